@@ -1,0 +1,155 @@
+"""One conversation with one peer over a stream."""
+
+from __future__ import annotations
+
+import socket as _sockets
+import struct
+from _thread import allocate_lock
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import define, field, frozen
+
+from tricorn.contracts import Kind
+from tricorn.peer_socket import PeerSocket, kernel_shutdown
+
+if TYPE_CHECKING:
+    from _thread import LockType
+
+    from tricorn.deadline import Deadline
+
+__all__ = ["Connection", "Credentials", "accept_stream"]
+
+
+@frozen
+class Credentials:
+    """Who is at the other end of a Unix socket, as the kernel attests it: unix(7), SO_PEERCRED."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@define(eq=False)
+class Connection:
+    """One peer conversation; it owns its socket.
+
+    A function handler gets this; a request-handler class gets ``socket``.  All calls belong to the thread that runs the
+    handler, except `drain` and `abort`, which are safe from any.  Blocking calls block without limit unless
+    ``socket.settimeout`` says otherwise.  The server closes the connection after the handler returns.
+    """
+
+    kind: ClassVar[Kind] = Kind.STREAM
+
+    #: A `PeerSocket` (or another socket class in its place: see `rehouse`).
+    socket: Any
+    #: The peer's address as accept(2) gave it: ``(host, port)``, ``(host, port, flow, scope)``, or ``""``.
+    peer: object
+    #: The job's number, unique in this process.
+    id: int = 0
+    #: By when the whole conversation must be over; ``None`` where no such limit is set.
+    deadline: Deadline | None = None
+    _lock: LockType = field(factory=allocate_lock, init=False, repr=False)
+
+    @property
+    def local(self) -> object:
+        """Our own address, as this peer reached it; ``None`` after the connection is gone.  getsockname(2)."""
+        try:
+            return self.socket.getsockname()
+        except OSError:
+            return None
+
+    @property
+    def draining(self) -> bool:
+        """True once the server is stopping: finish what you are at, and begin nothing new."""
+        return bool(getattr(self.socket, "draining", False))
+
+    @property
+    def fault(self) -> BaseException | None:
+        """The last error of a sending or receiving call on the socket."""
+        fault: BaseException | None = getattr(self.socket, "fault", None)
+        return fault
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Process, user and group of the peer of a Unix socket when it connected; ``None`` elsewhere."""
+        if self.socket.family != getattr(_sockets, "AF_UNIX", None) or not hasattr(_sockets, "SO_PEERCRED"):
+            return None
+        raw = self.socket.getsockopt(_sockets.SOL_SOCKET, _sockets.SO_PEERCRED, struct.calcsize("3i"))
+        return Credentials(*struct.unpack("3i", raw))
+
+    def recv(self, n: int = 65536) -> bytes:
+        """Wait for bytes and return at most ``n`` of them; ``b""`` is the end of the stream.  recv(2)."""
+        data: bytes = self.socket.recv(n)
+        return data
+
+    def send(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of ``data``; returns when the kernel has taken it.  `socket.socket.sendall`."""
+        self.socket.sendall(data)
+
+    def makefile(self, mode: str = "rb", buffering: int = -1, **options: Any) -> Any:
+        """A file over the connection: ``"rb"``, ``"wb"``, ``"r"`` ...  `socket.socket.makefile`.
+
+        A buffered writer must be flushed or closed by the handler.
+        """
+        return self.socket.makefile(mode, buffering, **options)
+
+    def send_eof(self) -> None:
+        """Tell the peer that nothing more comes; receiving goes on.  shutdown(2) with SHUT_WR."""
+        self.socket.shutdown(_sockets.SHUT_WR)
+
+    def close(self) -> None:
+        """Close now; a second call does nothing.  Not needed: the server does it after the handler."""
+        with self._lock:  # so that `abort` of another thread never meets a descriptor that has a new owner
+            self.socket.close()
+
+    def rehouse(self, socket_class: Any) -> None:
+        """Put the descriptor into another socket class, for loops with cooperative sockets of their own.
+
+        ``socket_class`` is called as ``(family, type, proto, fileno)``; make it with `tricorn.peer_socket.Tracked`
+        to keep the idle notes.
+        """
+        with self._lock:
+            old = self.socket
+            family, kind, proto = old.family, old.type, old.proto
+            self.socket = socket_class(family, kind, proto, old.detach())
+
+    def open(self, deadline: Deadline) -> None:
+        """Nothing to negotiate on a plain stream."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """Close, so that the peer sees the end even where the handler leaked a file object of the socket."""
+        sock = self.socket
+        if getattr(sock, "has_files", True) and sock.fileno() >= 0:
+            try:
+                sock.shutdown(_sockets.SHUT_WR)
+            except OSError:
+                pass  # the peer went first
+        with self._lock:
+            sock.close()
+
+    def drain(self) -> None:
+        """End the conversation if it is idle, else as soon as it next is."""
+        with self._lock:
+            if self.socket.fileno() >= 0 and hasattr(self.socket, "drain"):
+                self.socket.drain()
+
+    def abort(self) -> None:
+        """Cut both directions; the handler's blocked calls return ``b""`` or fail.  The descriptor stays."""
+        with self._lock:
+            fd = self.socket.fileno()
+            if fd >= 0:
+                kernel_shutdown(fd, _sockets.SHUT_RDWR)
+
+    def disown(self) -> None:
+        """Close this process's copy; the peer notices nothing while another process holds one."""
+        with self._lock:
+            self.socket.close()
+
+
+def accept_stream(listening: _sockets.socket, family: int, proto: int = 0) -> Connection:
+    """accept(2) on a non-blocking listening socket of ``family``; raises as `Listener.accept` does.
+
+    Quicker than ``listening.accept()``, whose result is a plain socket made through three enum look-ups (1.5 us).
+    """
+    fd, peer = listening._accept()  # type: ignore[attr-defined]
+    return Connection(PeerSocket(family, _sockets.SOCK_STREAM, proto, fd), peer)

@@ -1,0 +1,367 @@
+"""The contracts: what a part must promise to be a corner of a server.
+
+Who implements what::
+
+    a transport author    Transport and Listener (and, for a source that is no socket, Item)
+    a dispatcher author   Dispatcher: one of `serve` and `dispatch`, plus `join`; often nothing more
+    a handler author      nothing here: any callable will do
+
+`Connection`, `Datagram` (`tricorn.connection`, `tricorn.datagram`) and `Item` are the three kinds of request; each keeps the
+`Request` contract, which is what a job needs of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tricorn.deadline import Deadline
+
+__all__ = ["Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
+
+
+class Kind(Enum):
+    """What a transport yields."""
+
+    STREAM = "stream"
+    DATAGRAM = "datagram"
+    ITEM = "item"
+
+
+class Shape(Enum):
+    """How a handler is called."""
+
+    CLASS = "request-handler class"
+    FUNCTION = "function"
+    MESSAGE = "message handler"
+    COROUTINE = "coroutine function"
+
+
+class Request(Protocol):
+    """What a job needs of the thing that it serves: a connection, a datagram, an item.
+
+    One party owns a request at a time: the intake until the job is handed over, then whoever runs the job.
+    `drain` and `abort` are for everybody else, and safe from any thread; they never free the descriptor.
+    """
+
+    kind: ClassVar[Kind]
+
+    @property
+    def peer(self) -> object:
+        """The address of the other side, as the kernel gives it; ``None`` where there is none."""
+        ...
+
+    @property
+    def local(self) -> object:
+        """Our address, as the peer used it where that is known."""
+        ...
+
+    @property
+    def fault(self) -> BaseException | None:
+        """The last error that came from the peer's side, to tell it from the handler's own errors."""
+        ...
+
+    def open(self, deadline: Deadline) -> None:
+        """Make it ready for the handler, on the worker: handshakes go here.  May block until ``deadline``."""
+        ...
+
+    def finish(self, error: BaseException | None) -> None:
+        """The handler is done (``error``: what it raised).  Called exactly once, by the owner; gives all back."""
+        ...
+
+    def drain(self) -> None:
+        """The server is stopping: end now if idle, else after the present exchange."""
+        ...
+
+    def abort(self) -> None:
+        """Cut the conversation off; the owner's blocked calls return or fail."""
+        ...
+
+    def disown(self) -> None:
+        """Close our copy of the descriptor without a sign to the peer: another process has it now."""
+        ...
+
+
+class Listener(ABC):
+    """A live source of requests: bound, and listening where that means anything.
+
+    Promises: `accept` never blocks, and returns one request at a time; `fileno` is a descriptor that is readable
+    whenever `accept` would return something; both may be called from several threads, and in a process forked after
+    the listener was made.  `close` is called once, by the thread that served.
+
+    ::
+
+        class Doorbell(Listener):
+            kind = Kind.STREAM
+            def __init__(self, sock): self.sock, self.address = sock, sock.getsockname()
+            def fileno(self): return self.sock.fileno()
+            def accept(self): return accept_stream(self.sock)
+            def close(self): self.sock.close()
+    """
+
+    kind: ClassVar[Kind]
+    address: object
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """The descriptor to wait on."""
+
+    @abstractmethod
+    def accept(self) -> Request:
+        """Take one request in, and do nothing else with it.
+
+        Raises `BlockingIOError` where nothing is pending, `~tricorn.errors.PeerRefused` for something taken in that
+        must not reach a handler, and any other `OSError` as the kernel gave it; the intake sorts those.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening and leave nothing behind (a socket file, if it is still ours)."""
+
+    def disown(self) -> None:
+        """Close this process's copy of the descriptor and leave everything else to the process that goes on
+        listening.  The default is `close`, right where closing leaves no trace outside the process."""
+        self.close()
+
+    def adopt(self) -> None:
+        """This process took over after a fork: `close` is now its duty.  The default does nothing."""
+
+
+class Transport(ABC):
+    """Where requests come from, as a frozen value.  Building one opens nothing and looks no name up.
+
+    ::
+
+        @attrs.frozen
+        class Doorbells(Transport):
+            kind = Kind.STREAM
+            path: str
+            def listen(self): return (Doorbell(bound_socket(self.path)),)
+    """
+
+    #: What `Listener.accept` returns.
+    kind: ClassVar[Kind]
+    #: True if its requests cannot leave this process (nothing of the kernel's stands behind them).
+    in_process: ClassVar[bool] = False
+
+    @abstractmethod
+    def listen(self) -> Sequence[Listener]:
+        """Bind, and return at least one listener (several where one name has several addresses).
+
+        May block for a name look-up.  Raises `~tricorn.errors.ListenError` with errno and address, having closed
+        everything it opened; what it opened is non-blocking and close-on-exec.
+        """
+
+
+class Item(ABC):
+    """One leased entry of a source that is no socket: a table row, a file, a timer.
+
+    Implement `ack` and `nack`; `value` is what the handler works on.  ``drain`` and ``abort`` do nothing: an item has
+    no peer that waits.
+    """
+
+    kind: ClassVar[Kind] = Kind.ITEM
+    value: object
+    peer: object = None
+    local: object = None
+    fault: BaseException | None = None
+
+    @abstractmethod
+    def ack(self) -> None:
+        """The work is done; the source may forget the item."""
+
+    @abstractmethod
+    def nack(self, delay: float = 0.0) -> None:
+        """The work was not done; offer it again, not before ``delay`` seconds from now."""
+
+    def open(self, deadline: Deadline) -> None:
+        """Nothing to do for a leased item."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """Acknowledge on success, put back on failure."""
+        if error is None:
+            self.ack()
+        else:
+            self.nack()
+
+    def drain(self) -> None:
+        """Nothing: the item is finished, or put back."""
+
+    def abort(self) -> None:
+        """Nothing: the lease runs out by itself."""
+
+    def disown(self) -> None:
+        """Nothing: a lease has no descriptor."""
+
+
+class Job(Protocol):
+    """One request's whole service, ready to run exactly once."""
+
+    id: int
+    request: Request
+
+    def run(self) -> None:
+        """Open, call the handler, close, record the outcome.  Blocks as long as the handler does.
+
+        Never raises an `Exception`: what the handler raised is in the outcome.
+        """
+        ...
+
+    def __enter__(self) -> Job:
+        """For a loop that calls the handler in its own way: open.  Raises what opening raised, recorded."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Close and record; swallows an `Exception`, since it is in the outcome."""
+        ...
+
+    def refuse(self, reason: str, error: BaseException | None = None) -> None:
+        """End it unserved, and say why: the peer is closed, the outcome is REFUSED."""
+        ...
+
+    def disown(self) -> None:
+        """Another process has it: close our copy.  The outcome is recorded later by `settle`."""
+        ...
+
+    def run_remotely(self) -> bytes:
+        """Like `run`, in a forked child: returns the report that the parent gives to `settle`."""
+        ...
+
+    def settle(self, report: bytes | None, ended: str = "") -> None:
+        """In the parent: record what the child reported; without a report the job is lost, by ``ended``."""
+        ...
+
+
+class Intake(ABC):
+    """What a dispatcher pulls jobs from; the one place that waits.
+
+    Iterating is safe from many threads at once: each ``iter()`` waits by itself.  It takes a permit, accepts,
+    verifies, and yields the job; it ends after `stop`.
+
+    ::
+
+        for job in intake:      # blocks until there is a job, ends when the server stops
+            job.run()
+    """
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Job]:
+        """Jobs as they come, until `stop`."""
+
+    @abstractmethod
+    def next(self, timeout: float | None = None) -> Job | None:
+        """The next job, or ``None`` after ``timeout`` seconds or `stop`."""
+
+    @abstractmethod
+    def poll(self) -> Job | None:
+        """The next job if there is one now; never blocks.  For event loops, when `fileno` is readable."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Readable when `poll` may return a job, and for good after `stop`.  For event loops."""
+
+    @property
+    @abstractmethod
+    def stopped(self) -> bool:
+        """True once `stop` was called."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End every iteration.  Never blocks; safe from any thread and from a signal handler."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until `stop` was called, or for ``timeout`` seconds; True if it was."""
+
+    @abstractmethod
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Call ``ready`` from whichever thread is waiting here whenever ``fd`` is readable.  Before iterating."""
+
+    @abstractmethod
+    def disown(self) -> None:
+        """In a forked child that serves one job: close the listeners, leaving them to the parent."""
+
+    @abstractmethod
+    def attend(self, dispatcher: Dispatcher, board: Board) -> int:
+        """In a forked worker: serve this intake with ``dispatcher`` until told to stop by SIGTERM, then drain.
+
+        ``board`` gets the jobs' starts and ends, for the parent to read.  Returns the exit status.
+        """
+
+
+class Board(Protocol):
+    """Where a worker process writes what it is doing; its parent can read it even after a SIGKILL."""
+
+    def started(self, job: Job) -> None:
+        """A job was accepted here."""
+        ...
+
+    def finished(self, job: Job, report: bytes) -> None:
+        """It ended; ``report`` is what `Job.settle` takes in the parent."""
+        ...
+
+
+class Dispatcher(ABC):
+    """Decides who pulls jobs from the intake, and where each runs.
+
+    Write `dispatch` for a per-request strategy (`serve` is then inherited), or `serve` for one that replicates
+    itself or is an event loop.  ``serve`` is called by the serving thread, once; ``dispatch`` by that thread, or by
+    another dispatcher that routes to this one; ``join``, ``cancel`` and ``close`` by whoever ends the server, after
+    ``serve`` returned (in-place dispatchers: while it may still run).
+
+    ::
+
+        class Spawn(Dispatcher):
+            def dispatch(self, job):
+                threading.Thread(target=job.run, daemon=True).start()
+            def join(self, deadline):
+                return True         # the server itself waits for the jobs
+    """
+
+    #: What it can serve.
+    kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
+    #: How it can call handlers.
+    shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.CLASS, Shape.FUNCTION})
+    #: True if jobs run in other processes, made by fork.
+    forks: ClassVar[bool] = False
+    #: True if jobs run in the very thread that serves, which can then not watch a deadline.
+    in_place: ClassVar[bool] = False
+    #: What to try instead, said when a composition is refused.
+    instead: ClassVar[str] = "ThreadPool (thread-pool)"
+
+    @property
+    def concurrency(self) -> int | None:
+        """The most jobs that can be in flight at once; ``None`` leaves it to the server's ``max_connections``.
+
+        The intake takes no more than this, so that the excess waits in the kernel and not here.
+        """
+        return None
+
+    def serve(self, intake: Intake) -> None:
+        """Run every job of the intake; return when it ends, without waiting for jobs that run elsewhere."""
+        for job in intake:
+            self.dispatch(job)
+
+    def dispatch(self, job: Job) -> None:
+        """Arrange for ``job.run()`` to happen once.  May block: that is the back-pressure.
+
+        What it raises as an `Exception` costs that job a refusal.
+        """
+        raise NotImplementedError(f"{type(self).__name__} serves an intake; it does not take single jobs")
+
+    def join(self, deadline: Deadline) -> bool:
+        """Wait for the jobs it has until ``deadline``; True if none is left."""
+        return True
+
+    def cancel(self) -> None:
+        """The deadline passed: end what can be ended (kill processes, cancel tasks).  Never blocks."""
+
+    def close(self) -> None:
+        """Give back threads, processes and descriptors.  Called once, last."""

@@ -1,0 +1,136 @@
+"""Everything Tricorn raises, in one tree.
+
+::
+
+    TricornError
+    ├── ConfigurationError(ValueError)       wrong before the start
+    │   ├── UnknownPlugin                    no part of that name is installed
+    │   ├── PluginConflict                   two distributions claim one name
+    │   ├── PluginLoad                       a part could not be loaded, or breaks its contract
+    │   └── IncompatibleParts                parts that cannot work together
+    ├── StateError(RuntimeError)             Tricorn was misused: serving twice, use after close
+    ├── TransportError
+    │   ├── ListenError(OSError)             binding failed; carries errno and the address
+    │   ├── HandshakeError                   the peer and we could not agree on how to talk
+    │   ├── ConnectionLost(ConnectionError)  the conversation ended before it was over
+    │   └── PeerRefused                      a listener took something in and turned it away
+    ├── Overloaded                           no capacity for this request
+    ├── DrainTimeout(TimeoutError)           work was left when the drain deadline passed
+    ├── WorkerLost                           a worker process died under its jobs
+    └── RemoteError                          an error of another process, as text
+
+Each is also the builtin that a caller would catch already.  A handler's own exception is never wrapped.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "ConnectionLost",
+    "DrainTimeout",
+    "HandshakeError",
+    "IncompatibleParts",
+    "ListenError",
+    "Overloaded",
+    "PeerRefused",
+    "PluginConflict",
+    "PluginLoad",
+    "RemoteError",
+    "StateError",
+    "TransportError",
+    "TricornError",
+    "UnknownPlugin",
+    "WorkerLost",
+]
+
+
+class TricornError(Exception):
+    """The root: catches everything that Tricorn itself raises."""
+
+
+class ConfigurationError(TricornError, ValueError):
+    """What was asked for cannot work; found before anything was opened."""
+
+
+class UnknownPlugin(ConfigurationError):
+    """No installed distribution offers a part of that name."""
+
+
+class PluginConflict(ConfigurationError):
+    """Two distributions offer a part of the same kind under one name."""
+
+
+class PluginLoad(ConfigurationError):
+    """A part was found, but could not be loaded or does not keep its contract."""
+
+
+class IncompatibleParts(ConfigurationError):
+    """Each part is right by itself; together they cannot serve."""
+
+
+class StateError(TricornError, RuntimeError):
+    """A call that makes no sense in the state the server is in."""
+
+
+class TransportError(TricornError):
+    """Something between the peer and us."""
+
+
+class ListenError(TransportError, OSError):
+    """An address could not be listened on.
+
+    ``errno`` is the kernel's (or ``None`` where the kernel was never asked), ``address`` what was tried.
+    """
+
+    def __init__(self, message: str, *, errno: int | None = None, address: object = None) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.address = address
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class HandshakeError(TransportError):
+    """Opening a connection (TLS, a PROXY header) failed."""
+
+
+class ConnectionLost(TransportError, ConnectionError):
+    """The peer, or the network, ended the conversation before it was over."""
+
+
+class PeerRefused(TransportError):
+    """Raised by ``Listener.accept`` when it took something in that must not reach a handler.
+
+    The intake counts it, tells the observers ``reason`` and ``peer``, and goes on.
+    """
+
+    def __init__(self, reason: str, peer: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.peer = peer
+
+
+class Overloaded(TricornError):
+    """There is no capacity for this request."""
+
+
+class DrainTimeout(TricornError, TimeoutError):
+    """The drain deadline passed with work still running."""
+
+
+class WorkerLost(TricornError):
+    """A worker process ended while it still had jobs; the message names the signal or exit status."""
+
+
+class RemoteError(TricornError):
+    """An exception that was raised in another process, carried over as text (never as a pickle).
+
+    ``kind`` is the exception's type name, ``text`` its message, ``traceback`` the formatted traceback.
+    """
+
+    def __init__(self, kind: str, text: str, traceback: str = "") -> None:
+        super().__init__(f"{kind}: {text}" if text else kind)
+        self.kind = kind
+        self.text = text
+        self.traceback = traceback
