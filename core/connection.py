@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket as _sockets
 import struct
-from _thread import allocate_lock
+import sys
+from _thread import RLock
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define, field, frozen
@@ -13,11 +14,12 @@ from tricorn.contracts import Kind
 from tricorn.peer_socket import PeerSocket, kernel_shutdown
 
 if TYPE_CHECKING:
-    from _thread import LockType
-
     from tricorn.deadline import Deadline
 
 __all__ = ["Connection", "Credentials", "accept_stream"]
+
+#: Elsewhere an accepted socket gets O_NONBLOCK from the listening one; Linux never passes it on: accept(2), NOTES.
+_INHERITS_NONBLOCKING = sys.platform != "linux"
 
 
 @frozen
@@ -48,7 +50,8 @@ class Connection:
     id: int = 0
     #: By when the whole conversation must be over; ``None`` where no such limit is set.
     deadline: Deadline | None = None
-    _lock: LockType = field(factory=allocate_lock, init=False, repr=False)
+    #: Guards the descriptor's end; re-entrant, since a signal handler may call `drain` within `finish`.
+    _lock: RLock = field(factory=RLock, init=False, repr=False)
 
     @property
     def local(self) -> object:
@@ -149,7 +152,12 @@ class Connection:
 def accept_stream(listening: _sockets.socket, family: int, proto: int = 0) -> Connection:
     """accept(2) on a non-blocking listening socket of ``family``; raises as `Listener.accept` does.
 
+    The connection's socket blocks, unless `socket.setdefaulttimeout` says otherwise.
+
     Quicker than ``listening.accept()``, whose result is a plain socket made through three enum look-ups (1.5 us).
     """
     fd, peer = listening._accept()  # type: ignore[attr-defined]
-    return Connection(PeerSocket(family, _sockets.SOCK_STREAM, proto, fd), peer)
+    sock = PeerSocket(family, _sockets.SOCK_STREAM, proto, fd)
+    if _INHERITS_NONBLOCKING:
+        sock.settimeout(_sockets.getdefaulttimeout())
+    return Connection(sock, peer)

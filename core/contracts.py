@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from tricorn.board import Board
     from tricorn.deadline import Deadline
+    from tricorn.events import Event
 
 __all__ = ["Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
 
@@ -231,7 +233,10 @@ class Job(Protocol):
         ...
 
     def run_remotely(self) -> bytes:
-        """Like `run`, in a forked child: returns the report that the parent gives to `settle`."""
+        """Like `run`, in a forked child, which first closes the listeners: they stay the parent's.
+
+        Returns the report that the parent gives to `settle`.
+        """
         ...
 
     def settle(self, report: bytes | None, ended: str = "") -> None:
@@ -285,27 +290,24 @@ class Intake(ABC):
         """Call ``ready`` from whichever thread is waiting here whenever ``fd`` is readable.  Before iterating."""
 
     @abstractmethod
-    def disown(self) -> None:
-        """In a forked child that serves one job: close the listeners, leaving them to the parent."""
-
-    @abstractmethod
     def attend(self, dispatcher: Dispatcher, board: Board) -> int:
-        """In a forked worker: serve this intake with ``dispatcher`` until told to stop by SIGTERM, then drain.
+        """In a forked worker: serve with ``dispatcher`` until told to stop by SIGTERM, then drain.
 
         ``board`` gets the jobs' starts and ends, for the parent to read.  Returns the exit status.
         """
 
+    @abstractmethod
+    def enlist(self, board: Board) -> None:
+        """In the parent: count what ``board`` says among the server's jobs from now on."""
 
-class Board(Protocol):
-    """Where a worker process writes what it is doing; its parent can read it even after a SIGKILL."""
+    @abstractmethod
+    def dismiss(self, board: Board, ended: str, *, cancelled: bool) -> tuple[int, ...]:
+        """In the parent: the worker of ``board`` has ended.  Its unfinished jobs are LOST, by ``ended`` (CANCELLED
+        if we ended it); returns their numbers."""
 
-    def started(self, job: Job) -> None:
-        """A job was accepted here."""
-        ...
-
-    def finished(self, job: Job, report: bytes) -> None:
-        """It ended; ``report`` is what `Job.settle` takes in the parent."""
-        ...
+    @abstractmethod
+    def tell(self, event: Event) -> None:
+        """Tell the server's observers a fact about the dispatcher (a worker that started, or died)."""
 
 
 class Dispatcher(ABC):
@@ -347,7 +349,10 @@ class Dispatcher(ABC):
     def serve(self, intake: Intake) -> None:
         """Run every job of the intake; return when it ends, without waiting for jobs that run elsewhere."""
         for job in intake:
-            self.dispatch(job)
+            try:
+                self.dispatch(job)
+            except Exception as error:
+                job.refuse("it could not be dispatched", error)
 
     def dispatch(self, job: Job) -> None:
         """Arrange for ``job.run()`` to happen once.  May block: that is the back-pressure.

@@ -50,10 +50,10 @@ class Lifecycle:
                 raise StateError(f"cannot {doing}: the server is {self._state.value}{_advice(self._state)}")
             self._state = to
 
-    def try_advance(self, to: State) -> bool:
-        """Move to ``to`` if the table allows it; True if this call moved it."""
+    def try_advance(self, to: State, *, only_from: State | None = None) -> bool:
+        """Move to ``to`` if the table allows it (and from ``only_from`` alone); True if this call moved it."""
         with self._lock:
-            if to not in _NEXT[self._state]:
+            if to not in _NEXT[self._state] or only_from not in (None, self._state):
                 return False
             self._state = to
             return True

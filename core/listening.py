@@ -10,13 +10,16 @@ from contextlib import contextmanager
 
 from tricorn.errors import ListenError
 
-__all__ = ["BACKLOG", "listening_errors", "show_address"]
+__all__ = ["BACKLOG", "MAX_BACKLOG", "listening_errors", "show_address"]
 
 #: Asked of listen(2); the kernel cuts it to its own limit (net.core.somaxconn), which is as large as it takes.
 BACKLOG = 65535
 
+#: listen(2) takes a C int.
+MAX_BACKLOG = 2**31 - 1
+
 _HINTS = {
-    errno.EADDRINUSE: "another program listens there; stop it, or use port 0 for a free one",
+    errno.EADDRINUSE: "another program listens there; stop it, or choose another address (port 0 takes a free one)",
     errno.EADDRNOTAVAIL: "that address belongs to no interface of this machine; 0.0.0.0 and :: mean all of them",
     errno.EACCES: "no permission; ports below 1024 need a privilege, a path needs a writable folder",
     errno.ENOENT: "the folder does not exist",

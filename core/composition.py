@@ -1,0 +1,75 @@
+"""Whether parts fit: asked once, when a server is built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tricorn.contracts import Dispatcher, Kind, Shape, Transport
+from tricorn.errors import ConfigurationError, IncompatibleParts
+from tricorn.handling import kinds_of, shape_of
+
+__all__ = ["check_composition"]
+
+
+def check_composition(transports: Sequence[Transport], dispatcher: Dispatcher, handler: Any) -> None:
+    """Raise `~tricorn.errors.IncompatibleParts` in one sentence that names what would work, or return.
+
+    `~tricorn.errors.ConfigurationError` if something is no part at all.
+    """
+    for transport in transports:
+        if not isinstance(transport, Transport):
+            raise ConfigurationError(
+                f"the transport is {transport!r}; allowed: a Transport such as TCP('127.0.0.1', 9999), "
+                "or a name such as 'tcp://127.0.0.1:9999', or a sequence of these"
+            )
+    if not isinstance(dispatcher, Dispatcher):
+        hint = f"; did you mean {dispatcher.__name__}()?" if isinstance(dispatcher, type) else ""
+        raise ConfigurationError(
+            f"the dispatcher is {dispatcher!r}; allowed: a Dispatcher such as ThreadPool(workers=16), "
+            f"or a name such as 'thread-pool?workers=16'{hint}"
+        )
+    for transport in transports:
+        _check_pair(transport, dispatcher)
+    _check_handler(transports, dispatcher, handler)
+
+
+def _name(part: object) -> str:
+    return type(part).__name__
+
+
+def _check_pair(transport: Transport, dispatcher: Dispatcher) -> None:
+    if transport.in_process and dispatcher.forks:
+        raise IncompatibleParts(
+            f"{_name(dispatcher)} runs requests in other processes, and those of {_name(transport)} exist only in this one; "
+            f"use {dispatcher.instead}, or another transport"
+        )
+    if transport.kind not in dispatcher.kinds:
+        raise IncompatibleParts(
+            f"{_name(dispatcher)} does not serve {transport.kind.value} transports such as {_name(transport)}; "
+            f"use {dispatcher.instead}"
+        )
+
+
+def _check_handler(transports: Sequence[Transport], dispatcher: Dispatcher, handler: Any) -> None:
+    shape = shape_of(handler)
+    if shape not in dispatcher.shapes:
+        hint = "a dispatcher that runs an event loop" if shape is Shape.COROUTINE else dispatcher.instead
+        raise IncompatibleParts(
+            f"{handler!r} is a {shape.value}, and {_name(dispatcher)} calls only "
+            f"{_join(sorted(each.value for each in dispatcher.shapes))}; use {hint}, or a plain function"
+        )
+    kinds = kinds_of(handler)
+    for transport in transports:
+        if transport.kind not in kinds:
+            wanted = _join(sorted(kind.value for kind in kinds))
+            near = {Kind.STREAM: "TCP or UnixStream", Kind.DATAGRAM: "UDP or UnixDatagram", Kind.ITEM: "a source of items"}
+            advice = _join([near[kind] for kind in sorted(kinds, key=lambda kind: kind.value)])
+            raise IncompatibleParts(
+                f"{getattr(handler, '__name__', handler)!r} handles {wanted} requests, and {_name(transport)} yields "
+                f"{transport.kind.value} requests; use {advice}"
+            )
+
+
+def _join(words: list[str]) -> str:
+    return " and ".join(words)

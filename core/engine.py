@@ -1,0 +1,187 @@
+"""Serving and ending: the part of a server that runs, in the server's process or in a worker's."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from tricorn.board import Board
+from tricorn.contracts import Dispatcher, Kind, Listener, Request
+from tricorn.deadline import Deadline
+from tricorn.events import DrainReport, JobInfo, ServerStopping, Status
+from tricorn.intake import ListenerIntake
+from tricorn.job import Service
+
+__all__ = ["Engine"]
+
+#: Seconds that cancelled jobs get to fall over the connection that was cut under them.
+CANCEL_GRACE_S = 0.5
+#: How long at most a deadline that was moved closer goes unnoticed by who waits for jobs, in seconds.
+DRAIN_SLICE_S = 0.05
+
+
+class Engine:
+    """One dispatcher on one intake, from the first job to the report.
+
+    `run` belongs to the serving thread.  `request_stop` is safe anywhere, a signal handler included: it takes no lock.  The
+    end is conducted by the serving thread; where that thread runs the jobs itself (``in_place``), by a short-lived
+    thread of its own, since a thread inside a handler cannot watch a deadline.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, service: Service, listeners: Sequence[Listener], *, drain_timeout: float,
+        attend: Callable[[Dispatcher, Board], int], owner: bool = True,
+    ) -> None:  # fmt: skip
+        self.attend = attend
+        self._owner = owner
+        self.dispatcher = dispatcher
+        self.service = service
+        self.listeners = tuple(listeners)
+        self.intake = ListenerIntake(list(listeners), service, attend)
+        self.drain_timeout = drain_timeout
+        self.report: DrainReport | None = None
+        self.done = threading.Event()
+        #: Called when a job in the serving thread outlives the deadline; see `tricorn.signals`.
+        self.interrupt: Callable[[], None] | None = None
+        self._deadline: Deadline | None = None
+        self._conductor = threading.Lock()
+        self._conducting = False
+        #: True while a thread is in `run` or `handle_one`.
+        self.serving = False
+        self._stopped_at = 0.0
+        self._pid = os.getpid()
+
+    # -- serving
+
+    def run(self) -> DrainReport:
+        """Serve until `request_stop`, then end; returns how it went."""
+        self.serving = True
+        try:
+            self.dispatcher.serve(self.intake)
+        finally:
+            self.intake.stop()
+            self.serving = False
+            report = self.end()
+        return report
+
+    def handle_one(self, timeout: float | None) -> bool:
+        """Take one job and hand it to the dispatcher; False if none came within ``timeout`` seconds."""
+        self.serving = True
+        try:
+            job = self.intake.next(timeout)
+            if job is None:
+                return False
+            try:
+                self.dispatcher.dispatch(job)
+            except Exception as error:
+                job.refuse("it could not be dispatched", error)
+            return True
+        finally:
+            self.serving = False
+
+    @property
+    def stopping(self) -> bool:
+        """True from the first `request_stop` on."""
+        return bool(self._stopped_at)
+
+    def enter_child(self, request: Request) -> None:
+        """In a child forked for one request: the listeners are the parent's; a datagram still replies by its own."""
+        for listener in self.listeners:
+            if request.kind is not Kind.DATAGRAM:
+                listener.disown()
+
+    # -- ending
+
+    def request_stop(self) -> None:
+        """Stop taking jobs in.  Never blocks; twice is once."""
+        if not self._stopped_at:
+            self._stopped_at = monotonic()
+        if not self.done.is_set():
+            self.intake.stop()
+        if self.serving and self.dispatcher.in_place and not self._conducting and os.getpid() == self._pid:
+            self._conducting = True
+            _thread.start_new_thread(self.conduct, ())  # lock-free, unlike threading.Thread: we may be in a signal
+
+    def limit(self, timeout: float | None) -> None:
+        """Let the drain end ``timeout`` seconds from now at the latest; it can only come closer."""
+        deadline = Deadline.after(self.drain_timeout if timeout is None else timeout)
+        self._deadline = deadline if self._deadline is None else self._deadline.sooner(deadline)
+
+    def end(self) -> DrainReport:
+        """On the serving thread (or where nobody serves): close, wait for the jobs, close the rest."""
+        self.request_stop()
+        self._close_listeners(lambda listener: listener.kind is not Kind.DATAGRAM)
+        report = self.conduct()
+        self._close_listeners(lambda listener: True)  # jobs still replied by the datagram sockets
+        self.intake.close()
+        self.done.set()
+        return report
+
+    def conduct(self) -> DrainReport:
+        """Bring every job to its end, once; who comes second waits for the report."""
+        with self._conductor:
+            if self.report is None:
+                if self._deadline is None:
+                    self.limit(None)
+                abandoned = self._wind_down()
+                self.report = self._make_report(abandoned)
+                if abandoned and self.serving:  # the serving thread is one of them and will not come back for this
+                    self._close_listeners(lambda listener: True)
+                    self.done.set()
+        return self.report
+
+    def _wind_down(self) -> tuple[JobInfo, ...]:
+        ledger, dispatcher = self.service.ledger, self.dispatcher
+        ledger.observers.tell(ServerStopping(len(ledger.in_flight())))
+        if not self._settled():
+            for job in list(ledger.jobs.values()):
+                job.cancel()
+            dispatcher.cancel()
+            grace = Deadline.after(CANCEL_GRACE_S)
+            _ = dispatcher.join(grace) and ledger.wait_idle(grace)
+        abandoned = ledger.in_flight(stacks=True)
+        for job in list(ledger.jobs.values()):
+            job.record(Status.ABANDONED, detail="still running after the drain deadline")
+        if abandoned and self.interrupt is not None:
+            self.interrupt()
+        dispatcher.close()
+        return abandoned
+
+    def _settled(self) -> bool:
+        """Wait for the jobs; True if all ended in time.  In slices, since the deadline may be moved closer."""
+        ledger = self.service.ledger
+        told: set[int] = set()
+        while True:
+            for number, job in list(ledger.jobs.items()):
+                if number not in told:
+                    told.add(number)
+                    job.drain()
+            assert self._deadline is not None
+            part = self._deadline.sooner(Deadline.after(DRAIN_SLICE_S))
+            if self.dispatcher.join(part) and ledger.wait_idle(part):
+                return True
+            if self._deadline.expired:
+                return False
+
+    def _close_listeners(self, which: Callable[[Listener], bool]) -> None:
+        for listener in self.listeners:
+            if which(listener) and listener.fileno() >= 0:
+                (listener.close if self._owner else listener.disown)()
+
+    def _make_report(self, abandoned: tuple[JobInfo, ...]) -> DrainReport:
+        opened, counts = self.service.ledger.totals()
+        return DrainReport(
+            duration=monotonic() - (self._stopped_at or monotonic()),
+            accepted=opened,
+            completed=counts[Status.COMPLETED],
+            failed=counts[Status.FAILED],
+            refused=counts[Status.REFUSED],
+            disconnected=counts[Status.DISCONNECTED],
+            timed_out=counts[Status.TIMED_OUT],
+            cancelled=counts[Status.CANCELLED],
+            lost=counts[Status.LOST],
+            abandoned=abandoned,
+        )

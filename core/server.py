@@ -1,0 +1,318 @@
+"""The server: three corners, put together, with one life."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+from tricorn.admission import Permits
+from tricorn.composition import check_composition
+from tricorn.contracts import Dispatcher, Listener, Request, Transport
+from tricorn.engine import Engine
+from tricorn.errors import ConfigurationError, StateError
+from tricorn.events import DrainReport, JobInfo, ServerClosed, ServerStarted
+from tricorn.handling import ServerView, adapt
+from tricorn.job import Service
+from tricorn.ledger import Ledger
+from tricorn.lifecycle import Lifecycle, State
+from tricorn.observe.log import LogObserver
+from tricorn.observers import Observer, Observers
+from tricorn.signals import draining_signals
+from tricorn.worker import attend
+
+__all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
+
+#: Default seconds a drain may take: less than the ten after which container runtimes kill.
+DRAIN_TIMEOUT_S = 8.0
+#: Default bound on requests in flight in one process, where the dispatcher sets none of its own.
+MAX_CONNECTIONS = 10_000
+
+
+class Server:
+    """A transport, a dispatcher and a handler, composed; one life from building to closing.
+
+    ::
+
+        with Server(TCP("127.0.0.1", 0), ThreadPool(workers=16), handler) as server:   # bound
+            server.start()                                                             # serving
+            print(server.address)
+        # drained and closed
+
+    ``transport``
+        A `~tricorn.contracts.Transport`, a name (``"tcp://127.0.0.1:9999?backlog=1024"``), or a sequence of these:
+        one server may listen on several.
+    ``dispatcher``
+        A `~tricorn.contracts.Dispatcher`, or a name (``"thread-pool?workers=32"``).
+    ``handler``
+        A request-handler class, a function that takes one request, or a name (``"package.module:name"``).
+    ``verify``
+        Called with each request on the accepting thread before it is dispatched; false or an exception refuses it.
+        Must not block.  Replaces ``verify_request``.
+    ``observers``
+        Callables that get the server's events (`tricorn.events`), beside the one that logs.
+    ``log``
+        False for no log records at all; the default logs failures through ``logging.getLogger("tricorn")``.
+    ``max_connections``
+        The most requests in flight in one serving process; 10,000 by default, or what the dispatcher can hold.
+    ``drain_timeout``
+        Seconds that running requests get when the server stops; 8 by default, never unlimited.
+
+    Building one opens, binds and starts nothing.  Raises `~tricorn.errors.ConfigurationError` for parts that are wrong or do
+    not fit.  Every method may be called from any thread unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        transport: Transport | str | Sequence[Transport | str],
+        dispatcher: Dispatcher | str,
+        handler: Any,
+        *,
+        verify: Callable[[Any], bool] | None = None,
+        observers: Iterable[Observer] = (),
+        log: bool = True,
+        max_connections: int = MAX_CONNECTIONS,
+        drain_timeout: float = DRAIN_TIMEOUT_S,
+    ) -> None:
+        self.transports = _transports(transport)
+        self.dispatcher = _by_name("dispatcher", dispatcher)
+        self.handler = _by_name("handler", handler)
+        check_composition(self.transports, self.dispatcher, self.handler)
+        if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+            raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
+        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)) or not drain_timeout >= 0:
+            raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: seconds, 0 or more")
+        if verify is not None and not callable(verify):
+            raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
+        self._call = adapt(self.handler, ServerView(self, self.handler))
+        self._verify = verify
+        self._observers = Observers([*([LogObserver()] if log else []), *observers])
+        self._max_connections = max_connections
+        self._drain_timeout = drain_timeout
+        self._context = contextvars.copy_context()
+        self._life = Lifecycle()
+        self._engine: Engine | None = None
+        self._listeners: tuple[Listener, ...] = ()
+        self._addresses: tuple[object, ...] = ()
+        self._thread: threading.Thread | None = None
+        self._stop_early = False
+        self._report: DrainReport | None = None
+
+    # -- what it is
+
+    @property
+    def state(self) -> State:
+        """Where it is in its life: new, bound, serving, draining, closed."""
+        state = self._life.state
+        stopping = self._engine is not None and self._engine.stopping
+        return State.DRAINING if state is State.SERVING and stopping else state
+
+    @property
+    def address(self) -> Any:
+        """The first listener's address: ``(host, port)`` and more for IPv6, or a path.
+
+        Raises `~tricorn.errors.StateError` before it is bound; stays known after it is closed.
+        """
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> tuple[Any, ...]:
+        """The addresses of all listeners, in the order of the transports."""
+        if not self._addresses:
+            raise StateError("the server has no address yet: bind() it first, or use it as a context manager")
+        return self._addresses
+
+    @property
+    def report(self) -> DrainReport | None:
+        """How it ended; ``None`` until then."""
+        return self._report
+
+    def jobs(self, *, stacks: bool = False) -> tuple[JobInfo, ...]:
+        """What is in flight: peer, age, stage and where, oldest first; ``stacks=True`` adds threads' stacks."""
+        return self._engine.service.ledger.in_flight(stacks=stacks) if self._engine is not None else ()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(map(repr, self.transports))
+        return f"<Server {parts} | {self.dispatcher!r} | {self.handler!r}: {self.state.value}>"
+
+    # -- beginning
+
+    def bind(self) -> None:
+        """Listen on every transport; clients can connect from now on and wait in the backlog.
+
+        Raises `~tricorn.errors.ListenError`, with everything closed again.  May block for a name look-up.
+        """
+        self._life.advance(State.BOUND, doing="bind")
+        with ExitStack() as undo:
+            undo.callback(self._life.try_advance, State.CLOSED)
+            listeners: list[Listener] = []
+            for transport in self.transports:
+                for listener in transport.listen():
+                    undo.callback(listener.close)
+                    listeners.append(listener)
+            undo.pop_all()
+        self._listeners = tuple(listeners)
+        self._addresses = tuple(listener.address for listener in listeners)
+        self._engine = self._build_engine()
+        if self._stop_early:
+            self._engine.request_stop()
+
+    def _build_engine(self) -> Engine:
+        service = Service(
+            call=self._call,
+            context=self._context,
+            ledger=Ledger(self._observers),
+            permits=Permits(min(self._max_connections, self.dispatcher.concurrency or self._max_connections)),
+            enter_child=self._enter_child,
+            verify=self._verify,
+        )
+        return Engine(
+            self.dispatcher, service, self._listeners, drain_timeout=self._drain_timeout, attend=self._attend
+        )
+
+    def _enter_child(self, request: Request) -> None:
+        assert self._engine is not None
+        self._engine.enter_child(request)
+
+    def _attend(self, dispatcher: Dispatcher, board: Any) -> int:
+        assert self._engine is not None
+        return attend(self._engine, dispatcher, board, self._max_connections)
+
+    def serve_forever(self, *, signals: bool = False) -> DrainReport:
+        """Serve in this thread until asked to stop, drain, close, and return how it went.
+
+        ``signals=True`` (main thread only): SIGTERM and SIGINT drain, a second one closes now, and the previous
+        handlers come back at the end.  Raises `~tricorn.errors.StateError` if it serves already or has served.
+        """
+        if self.state is State.NEW:
+            self.bind()
+        engine = self._engine_now("serve")
+        with draining_signals(engine) if signals else ExitStack():
+            self._life.advance(State.SERVING, doing="serve")
+            return self._serve(engine)
+
+    def _serve(self, engine: Engine) -> DrainReport:
+        self._observers.refresh()
+        self._observers.tell(ServerStarted(self._addresses, os.getpid()))
+        try:
+            return engine.run()
+        finally:
+            self._closed(engine)
+
+    def _closed(self, engine: Engine) -> None:
+        self._report = engine.report
+        if self._life.try_advance(State.CLOSED) and self._report is not None:
+            self._observers.tell(ServerClosed(self._report))
+
+    def start(self) -> None:
+        """Serve in a background thread; returns once clients can reach the server.
+
+        The thread is a daemon: a program that forgets to stop it still ends.  A dispatcher that forks serves in a
+        single-threaded process of its own instead, made here, which is why there must be no other thread yet.
+        """
+        if self.state is State.NEW:
+            self.bind()
+        engine = self._engine_now("start")
+        self._life.advance(State.SERVING, doing="start")
+        self._thread = threading.Thread(target=self._serve, args=(engine,), name="tricorn-serve", daemon=True)
+        self._thread.start()
+
+    def handle_request(self, timeout: float | None = None) -> bool:
+        """Take one request, give it to the dispatcher, and return True; False if none came in ``timeout`` seconds.
+
+        Under `Sync` it is served when this returns; under the others it may still be running.
+        """
+        if self.state is State.NEW:
+            self.bind()
+        engine = self._engine_now("handle a request")
+        if type(self.dispatcher).dispatch is Dispatcher.dispatch:
+            raise StateError(f"{type(self.dispatcher).__name__} takes no single requests; use serve_forever() or start()")
+        self._life.advance(State.SERVING, doing="handle a request")
+        try:
+            return engine.handle_one(timeout)
+        finally:
+            if not engine.stopping:
+                self._life.try_advance(State.BOUND)
+            elif self._life.try_advance(State.DRAINING):  # somebody drains, and waits for who serves to end it
+                engine.end()
+                self._closed(engine)
+
+    def _engine_now(self, doing: str) -> Engine:
+        if self._engine is None:
+            raise StateError(f"cannot {doing}: the server is {self.state.value}; build a new one from the same parts")
+        return self._engine
+
+    # -- ending
+
+    def request_stop(self) -> None:
+        """Ask it to stop, and return at once.
+
+        Safe anywhere: a handler (in a child process, too), a signal handler, any thread, before the start, twice.
+        """
+        self._stop_early = True
+        if self._engine is not None:
+            self._engine.request_stop()
+
+    def drain(self, timeout: float | None = None) -> DrainReport:
+        """Stop accepting, end idle connections, wait for running requests until ``timeout``, then cancel them.
+
+        ``timeout`` in seconds, ``drain_timeout`` by default.  Returns when the server is closed, with the report; a second
+        call returns the same.  Raises `~tricorn.errors.StateError` from inside a handler, which would wait for itself:
+        use `request_stop` there.
+        """
+        if self._report is not None:
+            return self._report
+        if self._engine is None:
+            self._life.try_advance(State.CLOSED)
+            self._report = DrainReport(0.0, *([0] * 8))
+            return self._report
+        return self._drain(self._engine, timeout)
+
+    def _drain(self, engine: Engine, timeout: float | None) -> DrainReport:
+        if any(job.thread == threading.get_ident() for job in list(engine.service.ledger.jobs.values())):
+            raise StateError("drain() waits for running requests, and this is one: call request_stop() instead")
+        engine.limit(timeout)
+        engine.request_stop()
+        if self._life.try_advance(State.DRAINING, only_from=State.BOUND):
+            engine.end()
+            self._closed(engine)
+        engine.done.wait()
+        stuck = self.dispatcher.in_place and engine.report is not None and engine.report.abandoned
+        if self._thread is not None and not stuck:
+            self._thread.join()
+        assert engine.report is not None
+        return engine.report
+
+    def close(self) -> None:
+        """End now: a drain with no time.  What runs is cut off.  Does nothing on a closed server."""
+        self.drain(0)
+
+    def __enter__(self) -> Server:
+        if self.state is State.NEW:
+            self.bind()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.drain()
+
+
+def _by_name(kind: str, part: Any) -> Any:
+    """A part that was named, resolved; anything else as it is, without touching the plugin machinery."""
+    if not isinstance(part, str):
+        return part
+    from tricorn import names
+
+    return getattr(names, kind)(part)
+
+
+def _transports(given: Transport | str | Sequence[Transport | str]) -> tuple[Transport, ...]:
+    several = (given,) if isinstance(given, (str, Transport)) or not isinstance(given, Sequence) else tuple(given)
+    if not several:
+        raise ConfigurationError("no transport was given; allowed: one, or a sequence of at least one")
+    return tuple(_by_name("transport", each) for each in several)

@@ -1,0 +1,145 @@
+"""Packets over UDP, IPv4 and IPv6."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, ClassVar
+
+from attrs import define, field, frozen
+
+from tricorn.checks import flag, host_name, optional, refuse_option, whole_number
+from tricorn.contracts import Kind, Listener, Transport
+from tricorn.datagram import Datagram, take_packet, too_long
+from tricorn.errors import PeerRefused
+from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
+from tricorn.packet_info import PacketInfo, packet_info_for
+
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+__all__ = ["UDP", "UDPListener"]
+
+#: Errors that ICMP brings back for a reply sent earlier; reading reports each once, and none concerns the next packet.
+_OF_AN_EARLIER_REPLY = frozenset(
+    {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET}
+)
+#: How many of those one `UDPListener.accept` clears away before it says that nothing is pending.
+_MOST_ERRORS = 64
+
+
+@frozen
+class UDP(Transport):
+    """Packets over UDP: udp(7), RFC 768.
+
+    ``host``: an IPv4 or IPv6 address, a name (one listener for each of its addresses), or ``""`` for every interface of both
+    families.  An IPv6 listener takes IPv6 only, ``"::"`` too.
+    ``port``: 0 to 65535; 0 takes a free one, the same for all addresses of ``host``.
+    ``max_packet_size``: bytes of the longest packet that is served, 1 to 65535; the default takes whatever IP can carry.
+    ``deliver_truncated``: serve the beginning of a longer packet, marked `~tricorn.datagram.Datagram.truncated`; by default it
+    is refused.
+    ``reuse_port``: let several sockets, of this process or others of the same user, share the port (SO_REUSEPORT, socket(7)).
+    ``receive_buffer``: bytes that the kernel keeps until they are read (SO_RCVBUF; it cuts the number to net.core.rmem_max
+    without a word); ``None`` leaves it to the system.  What comes beyond it is lost.
+
+    A reply leaves from the address that the client used, also where the listener takes every interface: ip(7), IP_PKTINFO;
+    RFC 3542, section 6.  Raises `~tricorn.errors.ConfigurationError` for a value that cannot work.  A value: opens nothing,
+    and is safe to share between threads.
+    """
+
+    kind: ClassVar[Kind] = Kind.DATAGRAM
+
+    host: str = field(default="127.0.0.1", validator=host_name, metadata={"help": "address or name; empty: all"})
+    port: int = field(default=0, validator=whole_number(0, 65535), metadata={"help": "port; 0: a free one"})
+    max_packet_size: int = field(
+        default=65535, kw_only=True, validator=whole_number(1, 65535), metadata={"help": "bytes; longer ones are refused"}
+    )
+    reuse_port: bool = field(default=False, kw_only=True, metadata={"help": "share the port with other sockets"})
+    receive_buffer: int | None = field(
+        default=None,
+        kw_only=True,
+        validator=optional(whole_number(1, 2**31 - 1)),
+        metadata={"help": "bytes the kernel keeps until they are read"},
+    )
+    deliver_truncated: bool = field(
+        default=False, kw_only=True, validator=flag, metadata={"help": "serve the beginning of longer packets"}
+    )
+
+    @reuse_port.validator
+    def _possible(self, option: Attribute[bool], value: object) -> None:
+        flag(self, option, value)
+        if value and port_sharing_option() is None:
+            refuse_option(self, option.name, value, "False: this platform has no SO_REUSEPORT")
+
+    def listen(self) -> tuple[UDPListener, ...]:
+        """Bind a socket to every address of ``host``.
+
+        Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` (port in use, address of another machine, unknown
+        name, no permission) with nothing left open.
+        """
+        sockets = open_inet_sockets("udp", self.host, self.port, kind=socket.SOCK_DGRAM, options=self._options())
+        return tuple(UDPListener(sock, self.max_packet_size, self.deliver_truncated) for sock in sockets)
+
+    def _options(self) -> tuple[SocketOption, ...]:
+        exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+        sharing = port_sharing_option() if self.reuse_port else None
+        return (
+            *([(socket.SOL_SOCKET, exclusive, 1)] if exclusive is not None else []),
+            *([sharing] if sharing else []),
+            *([(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer)] if self.receive_buffer else []),
+        )
+
+
+@define(eq=False)
+class UDPListener(Listener):
+    """A bound UDP socket.  `accept` is safe from many threads, and in processes forked after it was made.
+
+    Bound to one address it reads with recvfrom(2); bound to every interface it needs recvmsg(2), to learn which address the
+    client used.
+    """
+
+    kind: ClassVar[Kind] = Kind.DATAGRAM
+
+    _socket: socket.socket
+    _max_packet_size: int = 65535
+    _deliver_truncated: bool = False
+    #: ``(host, port)`` or ``(host, port, flow, scope)``, by getsockname(2).
+    address: tuple[str | int, ...] = field(init=False)
+    _info: PacketInfo | None = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.address = self._socket.getsockname()
+        self._info = packet_info_for(self._socket)
+
+    def fileno(self) -> int:
+        """The bound descriptor; -1 after `close`."""
+        return self._socket.fileno()
+
+    def accept(self) -> Datagram:
+        """Take one packet.
+
+        Raises `~tricorn.errors.PeerRefused` for one above the limit, and for one from port 0, to which nobody can reply.
+        """
+        for _ in range(_MOST_ERRORS):
+            try:
+                packet = self._take()
+            except OSError as error:
+                if error.errno not in _OF_AN_EARLIER_REPLY:
+                    raise
+                continue
+            if packet.peer[1] == 0:
+                raise PeerRefused("a packet from port 0, which can get no reply", packet.peer)
+            return packet
+        raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending")
+
+    def _take(self) -> Datagram:
+        if self._info is None:
+            return take_packet(self._socket, self.address, self._max_packet_size, self._deliver_truncated)
+        packet = self._info.take(self._socket, self.address, self._max_packet_size)
+        if packet.truncated and not self._deliver_truncated:
+            raise too_long(self._max_packet_size, packet.peer)
+        return packet
+
+    def close(self) -> None:
+        """Close the socket; packets that nobody accepted are lost."""
+        self._socket.close()
