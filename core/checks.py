@@ -7,7 +7,7 @@ value only: nothing is opened and no name is looked up.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from tricorn.errors import ConfigurationError
 
@@ -19,7 +19,7 @@ __all__ = ["Check", "flag", "host_name", "optional", "refuse_option", "whole_num
 Check = Callable[[Any, "Attribute[Any]", Any], None]
 
 
-def refuse_option(owner: object, option: str, value: object, allowed: str) -> None:
+def refuse_option(owner: object, option: str, value: object, allowed: str) -> NoReturn:
     """Raise the `ConfigurationError` that every check raises: ``TCP(port=-1): port must be ...``."""
     raise ConfigurationError(f"{type(owner).__name__}({option}={value!r}): {option} must be {allowed}")
 

@@ -50,16 +50,19 @@ class Connection:
     id: int = 0
     #: By when the whole conversation must be over; ``None`` where no such limit is set.
     deadline: Deadline | None = None
+    _local: object = field(default=None, init=False, repr=False)
     #: Guards the descriptor's end; re-entrant, since a signal handler may call `drain` within `finish`.
     _lock: RLock = field(factory=RLock, init=False, repr=False)
 
     @property
     def local(self) -> object:
-        """Our own address, as this peer reached it; ``None`` after the connection is gone.  getsockname(2)."""
-        try:
-            return self.socket.getsockname()
-        except OSError:
-            return None
+        """Our own address, as this peer reached it; ``None`` if nobody asked before it was closed.  getsockname(2)."""
+        if self._local is None:
+            try:
+                self._local = self.socket.getsockname()
+            except OSError:
+                pass
+        return self._local
 
     @property
     def draining(self) -> bool:

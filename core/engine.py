@@ -46,6 +46,8 @@ class Engine:
         self.done = threading.Event()
         #: Called when a job in the serving thread outlives the deadline; see `tricorn.signals`.
         self.interrupt: Callable[[], None] | None = None
+        #: Called between two looks at the jobs of a drain.
+        self.between: Callable[[], None] | None = None
         self._deadline: Deadline | None = None
         self._conductor = threading.Lock()
         self._conducting = False
@@ -165,6 +167,8 @@ class Engine:
                 return True
             if self._deadline.expired:
                 return False
+            if self.between is not None:
+                self.between()
 
     def _close_listeners(self, which: Callable[[Listener], bool]) -> None:
         for listener in self.listeners:

@@ -108,6 +108,8 @@ class ServedJob:
     def _end(self, error: BaseException | None) -> None:
         """Close, then record.  The peer sees the end before anybody is told of it."""
         reached, self.stage = self.stage, _CLOSE
+        if error is not None or self.service.ledger.observers.of_completions:
+            _ = self.request.local  # remembered from now on: after closing nobody can tell
         try:
             self.request.finish(error)
         except Exception as trouble:
@@ -173,6 +175,7 @@ class ServedJob:
     def disown(self) -> None:
         """Another process has the request."""
         self.stage = _HANDLER
+        _ = self.request.local
         self.request.disown()
 
     def run_remotely(self) -> bytes:

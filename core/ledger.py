@@ -43,6 +43,8 @@ class Ledger:
         with self._lock:
             self._opened += 1
             job.id = self._first_id + self._opened
+            if self._board is not None:
+                self._board.count(self._opened, self._counts)
         self.jobs[job.id] = job
         if self._board is not None:
             self._board.started(job.id, job.request.peer, job.accepted_at)

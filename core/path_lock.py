@@ -48,11 +48,7 @@ class PathLock:
         deadline = Deadline.after(LOCK_WAIT_S)
         while not self._acquire():
             if deadline.expired:
-                raise ListenError(
-                    f"cannot listen on {self._path}: another program has held {self._name} for {LOCK_WAIT_S:g} s",
-                    errno=errno.EADDRINUSE,
-                    address=self._path,
-                )
+                raise self._error(errno.EADDRINUSE, f"another program has held {self._name} for {LOCK_WAIT_S:g} s")
             sleep(_PAUSE_S)
         return self
 
@@ -70,7 +66,9 @@ class PathLock:
         return f"{self._path}.lock"
 
     def _acquire(self) -> bool:
-        self._fd = os.open(self._name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        self._fd = self._open()
+        if self._fd < 0:
+            return False
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if self._is_current():
@@ -82,6 +80,28 @@ class PathLock:
             raise
         os.close(self._fd)
         return False
+
+    def _open(self) -> int:
+        """In two steps, because open(2) with O_CREAT refuses other users' files in sticky folders (proc(5), protected_regular).
+
+        -1 if the file came or went in between.
+        """
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            return os.open(self._name, flags)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise self._error(errno.ELOOP, f"the lock file {self._name} is a symbolic link") from error
+        try:
+            return os.open(self._name, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return -1
+
+    def _error(self, number: int, reason: str) -> ListenError:
+        return ListenError(f"cannot listen on {self._path}: {reason}", errno=number, address=self._path)
 
     def _is_current(self) -> bool:
         try:

@@ -22,6 +22,7 @@ from tricorn.ledger import Ledger
 from tricorn.lifecycle import Lifecycle, State
 from tricorn.observe.log import LogObserver
 from tricorn.observers import Observer, Observers
+from tricorn.server_process import ServerProcess, launch
 from tricorn.signals import draining_signals
 from tricorn.worker import attend
 
@@ -99,6 +100,7 @@ class Server:
         self._listeners: tuple[Listener, ...] = ()
         self._addresses: tuple[object, ...] = ()
         self._thread: threading.Thread | None = None
+        self._process: ServerProcess | None = None
         self._stop_early = False
         self._report: DrainReport | None = None
 
@@ -133,6 +135,8 @@ class Server:
 
     def jobs(self, *, stacks: bool = False) -> tuple[JobInfo, ...]:
         """What is in flight: peer, age, stage and where, oldest first; ``stacks=True`` adds threads' stacks."""
+        if self._process is not None:
+            return self._process.jobs(stacks=stacks)
         return self._engine.service.ledger.in_flight(stacks=stacks) if self._engine is not None else ()
 
     def __repr__(self) -> str:
@@ -218,8 +222,24 @@ class Server:
             self.bind()
         engine = self._engine_now("start")
         self._life.advance(State.SERVING, doing="start")
+        if self.dispatcher.forks:
+            self._start_process(engine)
+            return
         self._thread = threading.Thread(target=self._serve, args=(engine,), name="tricorn-serve", daemon=True)
         self._thread.start()
+
+    def _start_process(self, engine: Engine) -> None:
+        def serve(observers: Observers) -> None:
+            self._process = None
+            self._observers = engine.service.ledger.observers = observers
+            self._serve(engine)
+
+        try:
+            self._process = launch(f"{type(self.dispatcher).__name__}: start()", engine, serve, self._observers)
+        except BaseException:
+            engine.end()
+            self._life.try_advance(State.CLOSED)
+            raise
 
     def handle_request(self, timeout: float | None = None) -> bool:
         """Take one request, give it to the dispatcher, and return True; False if none came in ``timeout`` seconds.
@@ -275,6 +295,10 @@ class Server:
     def _drain(self, engine: Engine, timeout: float | None) -> DrainReport:
         if any(job.thread == threading.get_ident() for job in list(engine.service.ledger.jobs.values())):
             raise StateError("drain() waits for running requests, and this is one: call request_stop() instead")
+        if self._process is not None:
+            self._report = self._process.drain(self._drain_timeout if timeout is None else timeout)
+            self._life.try_advance(State.CLOSED)
+            return self._report
         engine.limit(timeout)
         engine.request_stop()
         if self._life.try_advance(State.DRAINING, only_from=State.BOUND):

@@ -45,6 +45,7 @@ __all__ = ["MAX_PATH", "SocketFile", "UnixPlace", "check_mode", "check_owner", "
 MAX_PATH = 107 if sys.platform == "linux" else 103
 
 _DEFAULT_MODE = 0o600
+_MAX_ID = 2**32 - 2  # chown(2): the one above means "leave it"
 _SCHEMES = {socket.SOCK_STREAM: "unix", socket.SOCK_DGRAM: "unixgram"}
 
 
@@ -68,19 +69,23 @@ def check_path(owner: Any, option: Attribute[Any], path: object) -> None:
 
 def check_mode(owner: Any, option: Attribute[Any], mode: object) -> None:
     """attrs validator: permission bits, and the default for an abstract name, which has none."""
-    if not isinstance(mode, int) or isinstance(mode, bool) or not 0 <= mode <= 0o777:
-        given = oct(mode) if isinstance(mode, int) and not isinstance(mode, bool) else mode
-        refuse_option(owner, option.name, given, "permission bits from 0 to 0o777, such as 0o660")
+    allowed = "permission bits from 0 to 0o777, such as 0o660"
+    if not isinstance(mode, int) or isinstance(mode, bool):
+        refuse_option(owner, option.name, mode, allowed)
+    if not 0 <= mode <= 0o777:
+        refuse_option(owner, option.name, mode, f"{allowed}; {mode} is {mode:#o}")
     if mode != _DEFAULT_MODE and str(owner.path).startswith("@"):
-        refuse_option(owner, option.name, oct(int(mode)), "left out: an abstract name has no permissions")  # type: ignore[call-overload]
+        refuse_option(owner, option.name, mode, "left out: an abstract name has no permissions")
 
 
 def check_owner(owner: Any, option: Attribute[Any], who: object) -> None:
     """attrs validator: a name, a number, or ``None``; and ``None`` for an abstract name, which has no owner."""
     if who is None:
         return
-    if isinstance(who, bool) or not isinstance(who, int | str) or who == "" or (isinstance(who, int) and who < 0):
+    if isinstance(who, bool) or not isinstance(who, int | str) or who == "":
         refuse_option(owner, option.name, who, f"a {option.name}'s name or number, or None to leave it")
+    if isinstance(who, int) and not 0 <= who <= _MAX_ID:
+        refuse_option(owner, option.name, who, f"a number from 0 to {_MAX_ID}")
     if str(owner.path).startswith("@"):
         refuse_option(owner, option.name, who, "None: an abstract name has no owner")
 
@@ -114,9 +119,10 @@ class SocketFile:
 
     def unlink(self) -> None:
         """Unlink it if it is still the same file.  The caller has the lock."""
-        there = os.lstat(self._path)
-        if (there.st_dev, there.st_ino) == (self._device, self._inode):
-            os.unlink(self._path)
+        with suppress(FileNotFoundError):
+            there = os.lstat(self._path)
+            if (there.st_dev, there.st_ino) == (self._device, self._inode):
+                os.unlink(self._path)
 
 
 @define(eq=False)
@@ -154,15 +160,18 @@ class UnixPlace:
 
     def _bind_file(self, sock: socket.socket, backlog: int | None) -> SocketFile:
         owner = self._owner()
-        path = os.path.abspath(self.path)  # so that a later chdir does not change what is removed
+        path = self.path if os.path.isabs(self.path) else os.path.join(os.getcwd(), self.path)  # chdir may come later
         with PathLock(path), ExitStack() as undo:
-            self._make_room()
+            self._make_room(path)
             self._close_to_all(sock)
             sock.bind(self.path)
             entry = os.lstat(path)
             file = SocketFile(path, entry.st_dev, entry.st_ino)
             undo.callback(file.unlink)
-            self._open_up(stat.S_IMODE(entry.st_mode), owner)
+            if owner != (-1, -1):
+                os.chown(path, *owner, follow_symlinks=False)
+            if stat.S_IMODE(entry.st_mode) != self.mode:
+                os.chmod(path, self.mode)
             _listen(sock, backlog)
             undo.pop_all()
         return file
@@ -177,12 +186,6 @@ class UnixPlace:
         with suppress(OSError):
             os.fchmod(sock.fileno(), self.mode if private else 0)
 
-    def _open_up(self, mode: int, owner: tuple[int, int]) -> None:
-        if owner != (-1, -1):
-            os.chown(self.path, *owner, follow_symlinks=False)
-        if mode != self.mode:
-            os.chmod(self.path, self.mode)
-
     def _owner(self) -> tuple[int, int]:
         try:
             uid = pwd.getpwnam(self.user).pw_uid if isinstance(self.user, str) else self.user
@@ -191,21 +194,29 @@ class UnixPlace:
             raise self._error(errno.EINVAL, f"this machine knows no such user or group ({error.args[0]})") from error
         return -1 if uid is None else uid, -1 if gid is None else gid
 
-    def _make_room(self) -> None:
+    def _make_room(self, path: str) -> None:
         """Remove a stale socket; raise for anything else that is there."""
         try:
-            entry = os.lstat(self.path)
+            entry = os.lstat(path)
         except FileNotFoundError:
-            return  # of the folder, too, which bind will say
+            return
         if not stat.S_ISSOCK(entry.st_mode):
             raise self._error(errno.EADDRINUSE, f"{_sort_of(entry.st_mode)} is there, which is not removed")
-        if _is_live(self.path):
+        try:
+            live = _is_live(path)
+        except PermissionError as error:
+            raise self._error(errno.EACCES, "a socket is there that this user may not ask whether it is live") from error
+        if live:
             raise self._error(errno.EADDRINUSE, "another program listens there; stop it, or choose another path")
         with suppress(FileNotFoundError):
-            os.unlink(self.path)
+            os.unlink(path)
 
     def _error(self, number: int, reason: str) -> ListenError:
-        return ListenError(f"cannot listen on {self.path}: {reason}", errno=number, address=self.path)
+        return ListenError(f"cannot listen on {_shown(self.path)}: {reason}", errno=number, address=self.path)
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else repr(path)
 
 
 def _listen(sock: socket.socket, backlog: int | None) -> None:
