@@ -1,7 +1,7 @@
 """attrs validators for what a user configures.
 
-Each raises `~tricorn.errors.ConfigurationError` with the option, the value that was given, and what is allowed.  They look at the
-value only: nothing is opened and no name is looked up.
+Each raises `~tricorn.errors.ConfigurationError` with the option, the value that was given, and what is allowed.  They
+look at the value only: nothing is opened and no name is looked up.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class Connection:
     def finish(self, error: BaseException | None) -> None:
         """Close, so that the peer sees the end even where the handler leaked a file object of the socket."""
         sock = self.socket
-        if getattr(sock, "has_files", True) and sock.fileno() >= 0:
+        if getattr(sock, "has_files", True) and _is_open(sock):
             try:
                 sock.shutdown(_sockets.SHUT_WR)
             except OSError:
@@ -136,7 +136,7 @@ class Connection:
     def drain(self) -> None:
         """End the conversation if it is idle, else as soon as it next is."""
         with self._lock:
-            if self.socket.fileno() >= 0 and hasattr(self.socket, "drain"):
+            if hasattr(self.socket, "drain") and _is_open(self.socket):
                 self.socket.drain()
 
     def abort(self) -> None:
@@ -145,11 +145,22 @@ class Connection:
             fd = self.socket.fileno()
             if fd >= 0:
                 kernel_shutdown(fd, _sockets.SHUT_RDWR)
+            elif _in_memory(self.socket):
+                self.socket.abort()
 
     def disown(self) -> None:
         """Close this process's copy; the peer notices nothing while another process holds one."""
         with self._lock:
             self.socket.close()
+
+
+def _is_open(sock: Any) -> bool:
+    """False once the descriptor is closed; a socket without any can always be asked."""
+    return sock.fileno() >= 0 or _in_memory(sock)
+
+
+def _in_memory(sock: Any) -> bool:
+    return bool(getattr(sock, "in_memory", False))
 
 
 def accept_stream(listening: _sockets.socket, family: int, proto: int = 0) -> Connection:

@@ -18,13 +18,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from socket import socket
     from types import TracebackType
 
     from tricorn.board import Board
     from tricorn.deadline import Deadline
     from tricorn.events import Event
 
-__all__ = ["Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
+__all__ = ["Crew", "Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
 
 
 class Kind(Enum):
@@ -207,6 +208,11 @@ class Job(Protocol):
     id: int
     request: Request
 
+    @property
+    def crew(self) -> Crew:
+        """What a dispatcher with processes needs of this job's server."""
+        ...
+
     def run(self) -> None:
         """Open, call the handler, close, record the outcome.  Blocks as long as the handler does.
 
@@ -237,6 +243,10 @@ class Job(Protocol):
 
         Returns the report that the parent gives to `settle`.
         """
+        ...
+
+    def hand_over(self, channel: socket) -> None:
+        """Send the request to a worker that attends ``channel``, descriptor and all, and disown it."""
         ...
 
     def settle(self, report: bytes | None, ended: str = "") -> None:
@@ -285,29 +295,43 @@ class Intake(ABC):
     def wait(self, timeout: float | None = None) -> bool:
         """Block until `stop` was called, or for ``timeout`` seconds; True if it was."""
 
+    @property
+    @abstractmethod
+    def crew(self) -> Crew:
+        """What a dispatcher with worker processes needs of the server."""
+
     @abstractmethod
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Call ``ready`` from whichever thread is waiting here whenever ``fd`` is readable.  Before iterating."""
 
-    @abstractmethod
+
+class Crew(Protocol):
+    """What a dispatcher with worker processes needs of the server: the inside of a worker, and the books of them all.
+
+    `attend` and `attend_channel` run in a forked worker and return its exit status; both serve until SIGTERM, and
+    then drain.  The rest is called in the parent, by the serving thread.
+    """
+
     def attend(self, dispatcher: Dispatcher, board: Board) -> int:
-        """In a forked worker: serve with ``dispatcher`` until told to stop by SIGTERM, then drain.
+        """Serve the server's own listeners with ``dispatcher``; ``board`` gets the jobs' starts and ends."""
+        ...
 
-        ``board`` gets the jobs' starts and ends, for the parent to read.  Returns the exit status.
-        """
+    def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
+        """Serve with ``dispatcher`` the jobs that `Job.hand_over` sends through ``channel``, and report on each."""
+        ...
 
-    @abstractmethod
     def enlist(self, board: Board) -> None:
-        """In the parent: count what ``board`` says among the server's jobs from now on."""
+        """Count what ``board`` says among the server's jobs from now on."""
+        ...
 
-    @abstractmethod
     def dismiss(self, board: Board, ended: str, *, cancelled: bool) -> tuple[int, ...]:
-        """In the parent: the worker of ``board`` has ended.  Its unfinished jobs are LOST, by ``ended`` (CANCELLED
-        if we ended it); returns their numbers."""
+        """The worker of ``board`` has ended.  Its unfinished jobs are LOST, by ``ended`` (CANCELLED if we ended it);
+        returns their numbers."""
+        ...
 
-    @abstractmethod
     def tell(self, event: Event) -> None:
         """Tell the server's observers a fact about the dispatcher (a worker that started, or died)."""
+        ...
 
 
 class Dispatcher(ABC):
@@ -315,8 +339,8 @@ class Dispatcher(ABC):
 
     Write `dispatch` for a per-request strategy (`serve` is then inherited), or `serve` for one that replicates
     itself or is an event loop.  ``serve`` is called by the serving thread, once; ``dispatch`` by that thread, or by
-    another dispatcher that routes to this one; ``join``, ``cancel`` and ``close`` by whoever ends the server, after
-    ``serve`` returned (in-place dispatchers: while it may still run).
+    another dispatcher that routes to this one; ``join``, ``cancel`` and ``close`` by the serving thread after ``serve``
+    returned (``in_place`` ones: by another, while it may still run; after `Server.handle_request`: by whoever drains).
 
     ::
 
@@ -366,7 +390,10 @@ class Dispatcher(ABC):
         return True
 
     def cancel(self) -> None:
-        """The deadline passed: end what can be ended (kill processes, cancel tasks).  Never blocks."""
+        """The deadline passed: end what can be ended (kill processes, cancel tasks).  Never blocks.
+
+        A job that never began must still be run, or refused: without an outcome its permit is lost.
+        """
 
     def close(self) -> None:
         """Give back threads, processes and descriptors.  Called once, last."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import selectors
 import socket as _sockets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, ClassVar
@@ -18,8 +18,8 @@ from tricorn.errors import PeerRefused
 
 __all__ = ["REPLY_WAIT_S", "Datagram", "take_packet", "too_long"]
 
-#: Seconds that `Datagram.reply` waits for room.  A device empties a full buffer in milliseconds; only a Unix client that
-#: does not read takes longer, and must not hold the server up.
+#: Seconds that `Datagram.reply` waits for room.  A device empties a full buffer in milliseconds; only a Unix client
+#: that does not read takes longer, and must not hold the server up.
 REPLY_WAIT_S = 1.0
 
 
@@ -41,15 +41,15 @@ class Datagram:
     truncated: bool = False
     #: The job's number, unique in this process.
     id: int = 0
-    #: Sends one reply from the address that the client used; ``None`` means plain sendto(2).
-    sender: Callable[[bytes], int] | None = None
+    #: Control messages of cmsg(3) that make a reply leave from ``local``; none where the socket is bound to it.
+    control: tuple[tuple[int, int, bytes], ...] = ()
     fault: BaseException | None = None
 
     def reply(self, data: bytes | bytearray | memoryview) -> int:
         """Send one packet to the sender, from the local address that it used; returns the bytes sent.
 
-        A sender without a name gets nothing: 0, and no error.  Blocks only while there is no room, in our buffer or in that
-        of a Unix client which does not read, for at most `REPLY_WAIT_S` seconds; then raises `TimeoutError`.
+        A sender without a name gets nothing: 0, and no error.  Blocks only while there is no room, in our buffer or in
+        that of a Unix client which does not read, for at most `REPLY_WAIT_S` seconds; then raises `TimeoutError`.
         Raises `OSError` (EMSGSIZE above the transport's limit) as sendto(2) does.
         """
         if self.peer is None:
@@ -63,9 +63,10 @@ class Datagram:
             raise
 
     def _send(self, data: bytes | bytearray | memoryview) -> int:
-        if self.sender is not None:
-            return self.sender(bytes(data))
-        sent: int = self.socket.sendto(data, self.peer)
+        if self.control:
+            sent: int = self.socket.sendmsg((data,), self.control, 0, self.peer)
+        else:
+            sent = self.socket.sendto(data, self.peer)
         return sent
 
     def _send_when_there_is_room(self, data: bytes | bytearray | memoryview) -> int:
@@ -116,8 +117,8 @@ def too_long(max_packet_size: int, peer: object) -> PeerRefused:
 def _turns(sock: _sockets.socket, deadline: Deadline) -> Iterator[None]:
     """Moments to try sending again, until ``deadline``.
 
-    Our own buffer tells when it has room.  A Unix client's queue does not: the socket counts as writable all the while, and
-    the tries are spaced further and further apart.
+    Our own buffer tells when it has room.  A Unix client's queue does not: the socket counts as writable all the while,
+    and the tries are spaced further and further apart.
     """
     pause = 0.001
     with _writable_selector(sock) as selector:

@@ -6,21 +6,40 @@ import _thread
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextvars import Context
+from socket import socket
 from time import monotonic
+from typing import Any
 
-from tricorn.board import Board
-from tricorn.contracts import Dispatcher, Kind, Listener, Request
+from attrs import frozen
+
+from tricorn.admission import Permits
+from tricorn.channel_intake import ChannelIntake
+from tricorn.contracts import Dispatcher, Kind, Listener
+from tricorn.crew import EngineCrew
 from tricorn.deadline import Deadline
 from tricorn.events import DrainReport, JobInfo, ServerStopping, Status
 from tricorn.intake import ListenerIntake
 from tricorn.job import Service
+from tricorn.ledger import Ledger
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "Plan"]
 
 #: Seconds that cancelled jobs get to fall over the connection that was cut under them.
 CANCEL_GRACE_S = 0.5
 #: How long at most a deadline that was moved closer goes unnoticed by who waits for jobs, in seconds.
 DRAIN_SLICE_S = 0.05
+
+
+@frozen(eq=False)
+class Plan:
+    """What a server was told, in the form in which every process that serves for it needs it."""
+
+    call: Callable[[Any], object]
+    context: Context
+    verify: Callable[[Any], bool] | None
+    max_connections: int
+    drain_timeout: float
 
 
 class Engine:
@@ -32,16 +51,21 @@ class Engine:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, service: Service, listeners: Sequence[Listener], *, drain_timeout: float,
-        attend: Callable[[Dispatcher, Board], int], owner: bool = True,
+        self, dispatcher: Dispatcher, plan: Plan, ledger: Ledger, listeners: Sequence[Listener], *,
+        channel: socket | None = None, owner: bool = True,
     ) -> None:  # fmt: skip
-        self.attend = attend
         self._owner = owner
+        self._plan = plan
         self.dispatcher = dispatcher
-        self.service = service
+        capacity = min(plan.max_connections, dispatcher.concurrency or plan.max_connections)
+        self.service = Service(plan.call, plan.context, ledger, Permits(capacity), EngineCrew(self), plan.verify)
         self.listeners = tuple(listeners)
-        self.intake = ListenerIntake(list(listeners), service, attend)
-        self.drain_timeout = drain_timeout
+        self.intake = (
+            ListenerIntake(list(listeners), self.service)
+            if channel is None
+            else ChannelIntake(channel, self.service)
+        )  # fmt: skip
+        self.drain_timeout = plan.drain_timeout
         self.report: DrainReport | None = None
         self.done = threading.Event()
         #: Called when a job in the serving thread outlives the deadline; see `tricorn.signals`.
@@ -89,11 +113,12 @@ class Engine:
         """True from the first `request_stop` on."""
         return bool(self._stopped_at)
 
-    def enter_child(self, request: Request) -> None:
-        """In a child forked for one request: the listeners are the parent's; a datagram still replies by its own."""
-        for listener in self.listeners:
-            if request.kind is not Kind.DATAGRAM:
-                listener.disown()
+    def replica(self, dispatcher: Dispatcher, ledger: Ledger, channel: socket | None = None) -> Engine:
+        """In a worker process: the same plan with another dispatcher and books of its own.
+
+        It serves the same listeners, which stay the parent's, or what comes through ``channel``.
+        """
+        return Engine(dispatcher, self._plan, ledger, self.listeners, channel=channel, owner=False)
 
     # -- ending
 

@@ -113,7 +113,7 @@ class Serving(Protocol):
 
     @property
     def addresses(self) -> Sequence[object]:
-        """Where it is bound; empty before that."""
+        """Where it is bound; raises `~tricorn.errors.StateError` before that."""
         ...
 
     def request_stop(self) -> object:
@@ -152,8 +152,11 @@ class ServerView:
 
     @_Computed
     def server_address(self) -> Any:
-        """The first address of the server, as the kernel gives it; ``None`` before it is bound."""
-        return next(iter(self.tricorn.addresses), None)
+        """The first address of the server, as the kernel gives it.
+
+        Raises `~tricorn.errors.StateError` before it is bound.
+        """
+        return self.tricorn.addresses[0]
 
     @_Computed
     def server_name(self) -> str:
@@ -208,7 +211,7 @@ def _calling_class(handler: Callable[..., Any], server: object) -> Callable[[Any
 
 
 def _reply_socket(datagram: Datagram) -> Any:
-    if datagram.sender is None and datagram.peer is not None:
+    if not datagram.control and datagram.peer is not None:
         return datagram.socket
     return _ReplySocket(datagram)
 

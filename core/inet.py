@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tricorn.listening import listening_errors
 
@@ -26,7 +26,7 @@ _ELSEWHERE = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 class _Place(NamedTuple):
     family: socket.AddressFamily
     proto: int
-    address: tuple[str | int, ...]
+    address: tuple[Any, ...]
 
 
 def open_inet_sockets(
@@ -40,9 +40,9 @@ def open_inet_sockets(
 ) -> list[socket.socket]:
     """Bind one non-blocking, close-on-exec socket to each address of ``host``; with a ``backlog``, listen(2) as well.
 
-    ``""`` is every interface of both families.  IPv6 sockets take IPv6 only (IPV6_V6ONLY, ipv6(7)), so that both families
-    can have the same port; port 0 is one free port, the same for all.  An address that is not this machine's is skipped
-    where the name has another that is.  ``options`` are set before bind(2).
+    ``""`` is every interface of both families.  IPv6 sockets take IPv6 only (IPV6_V6ONLY, ipv6(7)), so that both
+    families can have the same port; port 0 is one free port, the same for all.  An address that is not this machine's
+    is skipped where the name has another that is.  ``options`` are set before bind(2).
 
     Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` with nothing left open.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from inspect import cleandoc
 from typing import Any
 
 from attrs import evolve, frozen
@@ -74,7 +76,9 @@ def _broken(failure: Failure) -> InstalledPart:
 
 
 def _summary(target: Any) -> str:
-    return str(getattr(target, "__doc__", None) or "").strip().partition("\n")[0]
+    """The first sentence of the docstring, in one line."""
+    paragraph = cleandoc(getattr(target, "__doc__", None) or "").partition("\n\n")[0]
+    return re.split(r"(?<=\.)\s", " ".join(paragraph.split()))[0]
 
 
 def _options(offer: Offer, target: Any) -> tuple[Option, ...]:

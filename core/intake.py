@@ -5,35 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from tricorn.accepting import PAUSE_S, RETRY_LIMIT, Reaction, reaction_to
-from tricorn.contracts import Dispatcher, Intake, Listener
+from tricorn.contracts import Crew, Intake, Listener
 from tricorn.deadline import Deadline
-from tricorn.errors import PeerRefused, WorkerLost
-from tricorn.events import AcceptPaused, Event, JobFinished, Outcome, Status
+from tricorn.errors import PeerRefused
+from tricorn.events import AcceptPaused
 from tricorn.job import ServedJob, Service
 from tricorn.waiting import Waiter, make_waiter
 from tricorn.wakeup import WakeUp
-
-if TYPE_CHECKING:
-    from tricorn.board import Board
 
 __all__ = ["ListenerIntake"]
 
 
 class ListenerIntake(Intake):
-    """The intake over a server's listeners.  ``attend`` is how a worker process serves it (see `tricorn.engine`)."""
+    """The intake over a server's listeners."""
 
-    def __init__(
-        self,
-        listeners: list[Listener],
-        service: Service,
-        attend: Callable[[Dispatcher, Board], int],
-    ) -> None:
+    def __init__(self, listeners: list[Listener], service: Service) -> None:
         self.listeners = listeners
         self.service = service
-        self._attend = attend
         self._stop = WakeUp()
         self._stopped = False
         self._watches: dict[int, Callable[[], None]] = {}
@@ -216,27 +206,9 @@ class ListenerIntake(Intake):
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._watches[fd] = ready
 
-    def attend(self, dispatcher: Dispatcher, board: Board) -> int:
-        return self._attend(dispatcher, board)
-
-    def enlist(self, board: Board) -> None:
-        self.service.ledger.boards.append(board)
-
-    def dismiss(self, board: Board, ended: str, *, cancelled: bool) -> tuple[int, ...]:
-        status = Status.CANCELLED if cancelled else Status.LOST
-        ledger = self.service.ledger
-        unfinished = board.in_flight()
-        lost = ledger.absorb(board)
-        for info in unfinished:
-            error = WorkerLost(f"the process of this job {ended}")
-            ledger.observers.tell(
-                JobFinished(Outcome(info.id, status, info.stage, info.peer, None, info.age, error, ended))
-            )
-        ledger.count(status, max(lost, 0))
-        return tuple(info.id for info in unfinished)
-
-    def tell(self, event: Event) -> None:
-        self.service.ledger.observers.tell(event)
+    @property
+    def crew(self) -> Crew:
+        return self.service.crew
 
     def close(self) -> None:
         """Give the wake-up's descriptors back; the listeners are closed by whoever serves."""

@@ -11,28 +11,39 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field
 
 from tricorn.admission import Permits
+from tricorn.contracts import Crew
 from tricorn.deadline import Deadline
 from tricorn.errors import WorkerLost
 from tricorn.events import JobFinished, JobRefused, JobStarted, Outcome, Stage, Status
+from tricorn.handover import send_request
 from tricorn.ledger import Ledger
 from tricorn.report import Report
 
 if TYPE_CHECKING:
+    from socket import socket
     from types import TracebackType
 
     from tricorn.contracts import Request
 
-__all__ = ["ServedJob", "Service"]
+__all__ = ["ServedJob", "Service", "WorkingCrew"]
 
 # Looking a member up on its Enum costs 40 ns, a global 5.
 _OPEN, _HANDLER, _CLOSE = Stage.OPEN, Stage.HANDLER, Stage.CLOSE
 _COMPLETED, _ABANDONED = Status.COMPLETED, Status.ABANDONED
 _NEVER = Deadline(None)
+
+
+class WorkingCrew(Crew, Protocol):
+    """A `Crew` as jobs themselves need it."""
+
+    def enter_child(self, request: Request) -> None:
+        """In a child forked for this one request: close what belongs to the parent."""
+        ...
 
 
 @define(eq=False)
@@ -43,8 +54,7 @@ class Service:
     context: Context
     ledger: Ledger
     permits: Permits
-    #: Closes, in a forked child that serves one job, what belongs to the parent.
-    enter_child: Callable[[Request], None]
+    crew: WorkingCrew
     verify: Callable[[Any], bool] | None = None
     open_timeout: float | None = None
 
@@ -180,7 +190,7 @@ class ServedJob:
 
     def run_remotely(self) -> bytes:
         """In the child: serve, close, and say how it went; the parent's books are not touched."""
-        self.service.enter_child(self.request)
+        self.service.crew.enter_child(self.request)
         error = self._serve()
         reached = self.stage
         try:
@@ -188,6 +198,16 @@ class ServedJob:
         except Exception as trouble:
             error, reached = error or trouble, _CLOSE
         return Report(self.judge(error), reached, error).encode()
+
+    @property
+    def crew(self) -> Crew:
+        """The server's side of worker processes."""
+        return self.service.crew
+
+    def hand_over(self, channel: socket) -> None:
+        """Send the request through ``channel``, and disown it."""
+        send_request(channel, self.id, self.request)
+        self.disown()
 
     def settle(self, report: bytes | None, ended: str = "") -> None:
         """In the parent: record what the child said, or that it said nothing."""

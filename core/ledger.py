@@ -38,11 +38,11 @@ class Ledger:
         self._idle = threading.Condition(self._lock)
         self._waiting = False
 
-    def open(self, job: ServedJob) -> None:
-        """Enter a job and give it its number."""
+    def open(self, job: ServedJob, number: int | None = None) -> None:
+        """Enter a job and give it its number: the next one, or that which it has in another process."""
         with self._lock:
             self._opened += 1
-            job.id = self._first_id + self._opened
+            job.id = self._first_id + self._opened if number is None else number
             if self._board is not None:
                 self._board.count(self._opened, self._counts)
         self.jobs[job.id] = job

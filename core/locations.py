@@ -39,9 +39,9 @@ def _host_and_port(location: str) -> tuple[str, int]:
 def _authority(location: str) -> str:
     if not location.startswith("//"):
         raise ValueError("two slashes are missing before the host")
-    authority, slash, rest = location[2:].partition("/")
-    if "@" in authority:
+    if "@" in location:  # a password may hold a slash, so look before taking the text apart
         raise ValueError("a user name or password means nothing here; only a host and a port are allowed")
+    authority, slash, rest = location[2:].partition("/")
     if slash:
         raise ValueError(f"'/{rest}' follows the port; nothing may")
     return authority

@@ -1,7 +1,8 @@
 """Option text to typed values, by what the class of the part says about its own arguments.
 
-An option is an argument of the class: a field of an attrs class (``metadata={"help": "..."}`` explains it), or else a
-parameter of its constructor.  What may be written follows from the annotation.
+An option is an argument of the class: a field of an attrs class, or else a parameter of its constructor.  What may be
+written follows from the annotation.  A field's metadata may explain it (``"help": "permission bits"``) and say how its
+default is usually written (``"spell": oct``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -31,6 +32,7 @@ class Option:
     reader: Reader
     default: object = NOTHING
     help: str = ""
+    spell: Callable[[Any], str] = spelled
 
     @property
     def required(self) -> bool:
@@ -45,7 +47,7 @@ class Option:
     @property
     def shown_default(self) -> str:
         """The default as one would write it; ``""`` if there is none."""
-        return "" if self.required else spelled(self.default)
+        return "" if self.required else self.spell(self.default)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.allowed}; {'required' if self.required else 'default ' + self.shown_default})"
@@ -56,10 +58,11 @@ def options_of(part: type, known: Mapping[type, Reader]) -> tuple[Option, ...]:
 
     An annotation that cannot be understood here makes an option that cannot be given as text, and never an error.
     """
-    return tuple(
-        Option(name, reader_of(_resolved(annotation, part), known), default, help)
-        for name, annotation, default, help in (_fields(part) if attrs.has(part) else _parameters(part))
-    )
+
+    def reader(annotation: object) -> Reader:
+        return reader_of(_resolved(annotation, part), known)
+
+    return tuple(_fields(part, reader) if attrs.has(part) else _parameters(part, reader))
 
 
 def read_options(options: Sequence[Option], given: Mapping[str, str], owner: str) -> dict[str, Any]:
@@ -108,13 +111,11 @@ def _unknown(name: str, options: Sequence[Option], owner: str) -> str:
     return f"{owner} has no option '{name}'; allowed: {', '.join(map(str, options))}{hint}"
 
 
-_Row = tuple[str, object, object, str]
-
-
-def _fields(part: type) -> Iterator[_Row]:
+def _fields(part: type, reader: Callable[[object], Reader]) -> Iterator[Option]:
     for each in attrs.fields(part):
         if each.init:
-            yield each.alias, each.type, _default(each.default), str(each.metadata.get("help", ""))
+            help, spell = each.metadata.get("help", ""), each.metadata.get("spell", spelled)
+            yield Option(each.alias or each.name, reader(each.type), _default(each.default), help, spell)
 
 
 def _default(default: object) -> object:
@@ -132,11 +133,11 @@ class _Computed:
 _COMPUTED = _Computed()
 
 
-def _parameters(part: type) -> Iterator[_Row]:
+def _parameters(part: type, reader: Callable[[object], Reader]) -> Iterator[Option]:
     for each in signature(part).parameters.values():
         if each.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
             annotation = None if each.annotation is Parameter.empty else each.annotation
-            yield each.name, annotation, NOTHING if each.default is Parameter.empty else each.default, ""
+            yield Option(each.name, reader(annotation), NOTHING if each.default is Parameter.empty else each.default)
 
 
 class _Unreadable:

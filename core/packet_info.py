@@ -1,7 +1,7 @@
 """Which of our addresses a packet was sent to, and how a reply leaves from there.
 
-A socket bound to every interface would reply from whatever address routing prefers, and the client would not know the answer
-for its own.  Source: ip(7), IP_PKTINFO; RFC 3542, section 6, IPV6_PKTINFO.
+A socket bound to every interface would reply from whatever address routing prefers, and the client would not know the
+answer for its own.  Source: ip(7), IP_PKTINFO; RFC 3542, section 6, IPV6_PKTINFO.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from tricorn.datagram import Datagram
@@ -45,7 +44,7 @@ class PacketInfo(NamedTuple):
             if level == self.level and option == self.option:
                 packet.local, source = self.read(content, int(bound[1]))
                 if source is not None:
-                    packet.sender = partial(_send_from, sock, ((level, option, source),), peer)
+                    packet.control = ((level, option, source),)
         return packet
 
 
@@ -71,15 +70,10 @@ def _read_ipv4(content: bytes, port: int) -> _Arrival:
 
 def _read_ipv6(content: bytes, port: int) -> _Arrival:
     address, interface = content[:16], content[16:20]
-    link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80  # fe80::/10, which means something on one interface only
+    link_local = address[0] == 0xFE and address[1] & 0xC0 == 0x80  # fe80::/10: unique on one interface only
     scope = int.from_bytes(interface, sys.byteorder) if link_local else 0
     local = (socket.inet_ntop(socket.AF_INET6, address), port, 0, scope)
     if address[0] == 0xFF:  # a group
         return local, None
     return local, address + (interface if link_local else _ANY_INTERFACE)
 
-
-def _send_from(
-    sock: socket.socket, control: tuple[tuple[int, int, bytes], ...], peer: tuple[str | int, ...], data: bytes
-) -> int:
-    return sock.sendmsg((data,), control, 0, peer)

@@ -33,12 +33,12 @@ _PAUSE_S = 0.005
 class PathLock:
     """``with PathLock(path):`` holds flock(2) on ``<path>.lock``, against other processes and other threads alike.
 
-    The lock file is made when needed and unlinked before the lock is given up.  Whoever then gets the lock of the unlinked
-    file notices that the name leads elsewhere, and begins again; so two never hold it at once.  A lock file that somebody
-    put content into is not ours to unlink, and stays.
+    The lock file is made when needed and unlinked before the lock is given up.  Whoever then gets the lock of the
+    unlinked file notices that the name leads elsewhere, and begins again; so two never hold it at once.  A lock file
+    that somebody put content into is not ours to unlink, and stays.
 
-    Raises `OSError` if the file cannot be made or is a symbolic link, and `~tricorn.errors.ListenError` if somebody else holds
-    the lock for longer than `LOCK_WAIT_S`.
+    Raises `OSError` if the file cannot be made or is a symbolic link, and `~tricorn.errors.ListenError` if somebody
+    else holds the lock for longer than `LOCK_WAIT_S`.
     """
 
     _path: str
@@ -82,9 +82,10 @@ class PathLock:
         return False
 
     def _open(self) -> int:
-        """In two steps, because open(2) with O_CREAT refuses other users' files in sticky folders (proc(5), protected_regular).
+        """The lock file's descriptor; -1 if the file came or went meanwhile.
 
-        -1 if the file came or went in between.
+        In two steps, because with O_CREAT open(2) refuses other users' files in sticky folders: proc(5),
+        protected_regular.
         """
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
@@ -101,7 +102,7 @@ class PathLock:
             return -1
 
     def _error(self, number: int, reason: str) -> ListenError:
-        return ListenError(f"cannot listen on {self._path}: {reason}", errno=number, address=self._path)
+        return ListenError(f"cannot listen on unix {self._path}: {reason}", errno=number, address=self._path)
 
     def _is_current(self) -> bool:
         try:

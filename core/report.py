@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import struct
 import traceback
+from socket import socket
 
 from attrs import frozen
 
 from tricorn.errors import RemoteError
 from tricorn.events import Stage, Status
 
-__all__ = ["MAX_REPORT", "Report", "remote_error"]
+__all__ = ["MAX_REPORT", "Report", "receive_report", "remote_error", "send_report"]
 
 #: The longest report in bytes; longer tracebacks lose their middle.
 MAX_REPORT = 60_000
@@ -50,3 +52,24 @@ class Report:
         packet = json.loads(data)
         error = RemoteError(*packet["error"]) if "error" in packet else None
         return cls(Status(packet["status"]), Stage(packet["stage"]), error, packet["detail"])
+
+
+_NUMBER = struct.Struct("=Q")
+
+
+def send_report(channel: socket, number: int, report: bytes) -> None:
+    """From the process that ran job ``number``; ``channel`` keeps messages apart.  Blocks while it is full."""
+    channel.send(_NUMBER.pack(number) + report)
+
+
+def receive_report(channel: socket) -> tuple[int, bytes] | None:
+    """The next number and report; ``None`` if there is none now, or the other end is gone.  Never blocks on a
+    non-blocking ``channel``."""
+    try:
+        packet = channel.recv(MAX_REPORT + _NUMBER.size)
+    except (BlockingIOError, ConnectionError):
+        return None
+    if not packet:
+        return None
+    (number,) = _NUMBER.unpack_from(packet)
+    return number, packet[_NUMBER.size :]

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from tricorn.admission import Permits
 from tricorn.composition import check_composition
-from tricorn.contracts import Dispatcher, Listener, Request, Transport
-from tricorn.engine import Engine
+from tricorn.contracts import Dispatcher, Listener, Transport
+from tricorn.engine import Engine, Plan
 from tricorn.errors import ConfigurationError, StateError
 from tricorn.events import DrainReport, JobInfo, ServerClosed, ServerStarted
 from tricorn.handling import ServerView, adapt
-from tricorn.job import Service
 from tricorn.ledger import Ledger
 from tricorn.lifecycle import Lifecycle, State
 from tricorn.observe.log import LogObserver
 from tricorn.observers import Observer, Observers
 from tricorn.server_process import ServerProcess, launch
-from tricorn.signals import draining_signals
-from tricorn.worker import attend
+from tricorn.signals import draining_signals, in_handler
 
 __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 
@@ -89,15 +87,13 @@ class Server:
             raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: seconds, 0 or more")
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
-        self._call = adapt(self.handler, ServerView(self, self.handler))
-        self._verify = verify
+        self._plan = Plan(
+            adapt(self.handler, ServerView(self, self.handler)), contextvars.copy_context(), verify,
+            max_connections, drain_timeout,
+        )  # fmt: skip
         self._observers = Observers([*([LogObserver()] if log else []), *observers])
-        self._max_connections = max_connections
-        self._drain_timeout = drain_timeout
-        self._context = contextvars.copy_context()
         self._life = Lifecycle()
         self._engine: Engine | None = None
-        self._listeners: tuple[Listener, ...] = ()
         self._addresses: tuple[object, ...] = ()
         self._thread: threading.Thread | None = None
         self._process: ServerProcess | None = None
@@ -159,32 +155,10 @@ class Server:
                     undo.callback(listener.close)
                     listeners.append(listener)
             undo.pop_all()
-        self._listeners = tuple(listeners)
         self._addresses = tuple(listener.address for listener in listeners)
-        self._engine = self._build_engine()
+        self._engine = Engine(self.dispatcher, self._plan, Ledger(self._observers), listeners)
         if self._stop_early:
             self._engine.request_stop()
-
-    def _build_engine(self) -> Engine:
-        service = Service(
-            call=self._call,
-            context=self._context,
-            ledger=Ledger(self._observers),
-            permits=Permits(min(self._max_connections, self.dispatcher.concurrency or self._max_connections)),
-            enter_child=self._enter_child,
-            verify=self._verify,
-        )
-        return Engine(
-            self.dispatcher, service, self._listeners, drain_timeout=self._drain_timeout, attend=self._attend
-        )
-
-    def _enter_child(self, request: Request) -> None:
-        assert self._engine is not None
-        self._engine.enter_child(request)
-
-    def _attend(self, dispatcher: Dispatcher, board: Any) -> int:
-        assert self._engine is not None
-        return attend(self._engine, dispatcher, board, self._max_connections)
 
     def serve_forever(self, *, signals: bool = False) -> DrainReport:
         """Serve in this thread until asked to stop, drain, close, and return how it went.
@@ -293,10 +267,10 @@ class Server:
         return self._drain(self._engine, timeout)
 
     def _drain(self, engine: Engine, timeout: float | None) -> DrainReport:
-        if any(job.thread == threading.get_ident() for job in list(engine.service.ledger.jobs.values())):
+        if in_handler(sys._getframe()):
             raise StateError("drain() waits for running requests, and this is one: call request_stop() instead")
         if self._process is not None:
-            self._report = self._process.drain(self._drain_timeout if timeout is None else timeout)
+            self._report = self._process.drain(self._plan.drain_timeout if timeout is None else timeout)
             self._life.try_advance(State.CLOSED)
             return self._report
         engine.limit(timeout)

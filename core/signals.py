@@ -15,14 +15,15 @@ from tricorn.job import ServedJob
 if TYPE_CHECKING:
     from tricorn.engine import Engine
 
-__all__ = ["DrainExpired", "draining_signals"]
+__all__ = ["DrainExpired", "draining_signals", "in_handler"]
 
 
 class DrainExpired(BaseException):
     """Raised inside a handler that still runs in the main thread when the drain deadline has passed."""
 
 
-def _in_handler(frame: FrameType | None) -> bool:
+def in_handler(frame: FrameType | None) -> bool:
+    """True if ``frame`` was called, however deeply, by a request's handler."""
     while frame is not None:
         if frame.f_code is ServedJob._serve.__code__:
             return True
@@ -47,7 +48,7 @@ def draining_signals(engine: Engine, numbers: tuple[signal.Signals, ...] = (sign
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal seen
         if expired:
-            if _in_handler(frame):
+            if in_handler(frame):
                 raise DrainExpired
             return
         seen += 1

@@ -1,16 +1,19 @@
-"""The file that stands for a Unix socket: made without a race, taken over only when nobody answers, removed if it is ours.
+"""The file of a Unix socket: made without a race, taken over only when nobody answers, removed if it is ours.
 
-Every start, and every removal, happens under flock(2) on ``<path>.lock``, which is gone again when it is over.  Under the lock:
+Every start, and every removal, happens under flock(2) on ``<path>.lock``, which is gone again when it is over.  Under
+the lock:
 
-1. what is there already is looked at: a socket that nobody holds is stale and is removed, a live one and anything that is no
-   socket stays and is the end of it;
-2. the socket is bound, with permissions that let nobody connect yet, gets its owner, and then its mode;
-3. a stream socket listens, and not before.
+1.  what is there already is looked at: a socket that nobody holds is stale and is removed; a live one, and anything
+    that is no socket, stays, and is the end of it;
+2.  the socket is bound, with permissions that let nobody connect yet, gets its owner, and then its mode;
+3.  a stream socket listens, and not before.
 
-So there is no moment at which the wrong people could connect.  The umask, which belongs to the whole process, is not touched.
-It binds to the path itself, not to a temporary name that is renamed afterwards: the kernel tells the name that was bound to
-everybody who asks (getsockname, getpeername, recvfrom), and a client that sends its next packet to where a reply came from would
-send it to a name that is gone.
+So there is no moment at which the wrong people could connect.  The umask, which belongs to the whole process, is not
+touched.
+
+It binds to the path itself, not to a temporary name that is renamed afterwards: the kernel tells the name that was
+bound to everybody who asks (getsockname, getpeername, recvfrom), and a client that sends its next packet to where a
+reply came from would send it to a name that is gone.  Nor can a rename tell what it replaces; bind(2) replaces nothing.
 
 Source: unix(7), flock(2), bind(2), connect(2).
 """
@@ -46,7 +49,6 @@ MAX_PATH = 107 if sys.platform == "linux" else 103
 
 _DEFAULT_MODE = 0o600
 _MAX_ID = 2**32 - 2  # chown(2): the one above means "leave it"
-_SCHEMES = {socket.SOCK_STREAM: "unix", socket.SOCK_DGRAM: "unixgram"}
 
 
 def path_text(path: object) -> object:
@@ -58,13 +60,21 @@ def path_text(path: object) -> object:
 
 
 def check_path(owner: Any, option: Attribute[Any], path: object) -> None:
-    """attrs validator: a path, or ``@name`` where there are abstract names."""
+    """attrs validator: a path, or ``@name`` where there are abstract names (``./@name`` is a file)."""
     if not hasattr(socket, "AF_UNIX"):
         refuse_option(owner, option.name, path, "on another platform: this one has no Unix sockets")
-    if not isinstance(path, str) or path in ("", "@") or "\0" in path:
+    if not isinstance(path, str) or path in ("", "@") or "\0" in path or not _is_encodable(path):
         refuse_option(owner, option.name, path, "a path (str or os.PathLike), or an abstract name that begins with @")
     elif path.startswith("@") and sys.platform != "linux":
-        refuse_option(owner, option.name, path, "a path (./@... for a file of that name): only Linux has abstract names")
+        refuse_option(owner, option.name, path, "a path: only Linux has abstract names")
+
+
+def _is_encodable(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_mode(owner: Any, option: Attribute[Any], mode: object) -> None:
@@ -105,11 +115,11 @@ class SocketFile:
         self._duty = os.getpid()
 
     def remove(self) -> None:
-        """Unlink it if it is still the file that was bound, and this process's duty.  Before the socket is closed: only so long
-        does the inode's number belong to no other file.
+        """Unlink it if it is still the file that was bound, and this process's duty.
 
-        Waits for the lock (`tricorn.path_lock.LOCK_WAIT_S`).  Where the folder cannot be written any more (privileges were
-        dropped) the file stays, and the next start takes it for stale.
+        To be called before the socket is closed: only so long does the inode's number belong to no other file.
+        Waits for the lock (`tricorn.path_lock.LOCK_WAIT_S`).  Where the folder cannot be written any more (privileges
+        were dropped) the file stays, and the next start takes it for stale.
         """
         if self._duty != os.getpid():
             return
@@ -137,10 +147,10 @@ class UnixPlace:
     def bind(self, kind: socket.SocketKind, backlog: int | None = None) -> tuple[socket.socket, SocketFile | None]:
         """A bound socket, non-blocking and close-on-exec, and its file; with ``backlog`` it listens.
 
-        Raises `~tricorn.errors.ListenError` with the path, having left no descriptor and no file.  Waits for the lock, no longer
-        than `tricorn.path_lock.LOCK_WAIT_S`.
+        Raises `~tricorn.errors.ListenError` with the path, having left no descriptor and no file.  Waits for the lock,
+        no longer than `tricorn.path_lock.LOCK_WAIT_S`.
         """
-        with listening_errors(_SCHEMES[kind], self.path), ExitStack() as undo:
+        with listening_errors("unix", self.path), ExitStack() as undo:
             self._check_length()
             sock = undo.enter_context(socket.socket(socket.AF_UNIX, kind))
             sock.setblocking(False)
@@ -156,7 +166,7 @@ class UnixPlace:
     def _check_length(self) -> None:
         size = len(os.fsencode(self.path.removeprefix("@")))
         if size > MAX_PATH:
-            raise self._error(errno.ENAMETOOLONG, f"it has {size} bytes, and {MAX_PATH} is the limit of a Unix socket's path")
+            raise self._error(errno.ENAMETOOLONG, f"it has {size} bytes, and at most {MAX_PATH} fit into sun_path")
 
     def _bind_file(self, sock: socket.socket, backlog: int | None) -> SocketFile:
         owner = self._owner()
@@ -179,8 +189,8 @@ class UnixPlace:
     def _close_to_all(self, sock: socket.socket) -> None:
         """The permissions of the file that bind(2) will make, before it exists, so that it never has wider ones.
 
-        Linux takes them from the socket's own inode, less the umask.  Elsewhere a socket has no mode of its own: a stream is
-        still closed to all until it listens, a datagram socket has for a moment what the umask leaves.
+        Linux takes them from the socket's own inode, less the umask.  Elsewhere a socket has no mode of its own: a
+        stream is still closed to all until it listens, a datagram socket has for a moment what the umask leaves.
         """
         private = not self.mode & 0o077 and self.user is None and self.group is None
         with suppress(OSError):
@@ -205,18 +215,14 @@ class UnixPlace:
         try:
             live = _is_live(path)
         except PermissionError as error:
-            raise self._error(errno.EACCES, "a socket is there that this user may not ask whether it is live") from error
+            raise self._error(errno.EACCES, "a socket is there that this user may not connect to") from error
         if live:
             raise self._error(errno.EADDRINUSE, "another program listens there; stop it, or choose another path")
         with suppress(FileNotFoundError):
             os.unlink(path)
 
     def _error(self, number: int, reason: str) -> ListenError:
-        return ListenError(f"cannot listen on {_shown(self.path)}: {reason}", errno=number, address=self.path)
-
-
-def _shown(path: str) -> str:
-    return path if path.isprintable() else repr(path)
+        return ListenError(f"cannot listen on unix {self.path}: {reason}", errno=number, address=self.path)
 
 
 def _listen(sock: socket.socket, backlog: int | None) -> None:
@@ -227,8 +233,9 @@ def _listen(sock: socket.socket, backlog: int | None) -> None:
 def _is_live(path: str) -> bool:
     """Whether any socket is bound to the file ``path``.
 
-    Asked with a datagram socket: a stream that is held by somebody answers EPROTOTYPE, also between its bind and its listen, and
-    sees nothing of it; a datagram socket that is held lets us connect.  Only ECONNREFUSED means that nobody holds it.
+    Asked with a datagram socket: a stream that is held by somebody answers EPROTOTYPE, also between its bind and its
+    listen, and sees nothing of it; a datagram socket that is held lets us connect.  Only ECONNREFUSED means that nobody
+    holds it.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         probe.setblocking(False)

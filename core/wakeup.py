@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 
-__all__ = ["WakeUp"]
+__all__ = ["WakeUp", "wait_readable"]
+
+
+def wait_readable(fd: int, timeout: float | None) -> bool:
+    """Block until ``fd`` is readable, or for ``timeout`` seconds; True if it is."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        return bool(selector.select(timeout))
 
 
 class WakeUp:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import select
 import signal
 import socket
-import struct
 from typing import ClassVar
 
 from attrs import define, field, validators
@@ -13,11 +12,9 @@ from attrs import define, field, validators
 from tricorn.contracts import Dispatcher, Intake, Job
 from tricorn.deadline import Deadline
 from tricorn.forking import Child, check_platform, fork_child, refuse_if_threaded
-from tricorn.report import MAX_REPORT
+from tricorn.report import receive_report, send_report
 
 __all__ = ["Fork"]
-
-_NUMBER = struct.Struct("=Q")
 
 
 @define(eq=False)
@@ -79,7 +76,7 @@ class Fork(Dispatcher):
         """In the child: serve the one job, and tell the parent how it went."""
         signal.signal(signal.SIGTERM, lambda number, frame: job.request.drain())
         assert self._reports is not None
-        self._reports[1].send(_NUMBER.pack(job.id) + job.run_remotely())
+        send_report(self._reports[1], job.id, job.run_remotely())
         return 0
 
     def _prepare(self) -> select.epoll:
@@ -104,12 +101,9 @@ class Fork(Dispatcher):
 
     def _read_reports(self) -> None:
         assert self._reports is not None
-        try:
-            while packet := self._reports[0].recv(MAX_REPORT + _NUMBER.size):
-                (number,) = _NUMBER.unpack_from(packet)
-                self._told[number] = packet[_NUMBER.size :]
-        except BlockingIOError:
-            pass
+        while (told := receive_report(self._reports[0])) is not None:
+            number, report = told
+            self._told[number] = report
 
     def join(self, deadline: Deadline) -> bool:
         """Tell the children to finish (SIGTERM), and reap them as they end."""

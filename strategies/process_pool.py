@@ -3,67 +3,53 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
-import select
-import signal
-from time import monotonic
 from typing import ClassVar
 
 from attrs import define, field, validators
 
 from tricorn.board import Board
-from tricorn.contracts import Dispatcher, Intake, Kind, Shape
+from tricorn.contracts import Crew, Dispatcher, Intake, Job, Kind, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import IncompatibleParts
-from tricorn.events import WorkerEnded, WorkerStarted
-from tricorn.forking import Child, check_platform, fork_child, refuse_if_threaded
+from tricorn.forking import check_platform, refuse_if_threaded
+from tricorn.handover import make_channel
+from tricorn.report import receive_report
 from tricorn.strategies.sync import Sync
+from tricorn.supervision import Supervisor
 
 __all__ = ["ProcessPool"]
 
-#: Seconds before a worker that died young is replaced: doubled each time, from the first to the second figure.
-BACK_OFF_S = (0.1, 30.0)
-#: A worker that served this long was no failed start, and is replaced at once.
-HEALTHY_S = 1.0
 #: How many jobs of a worker can be shown; beyond, they are counted only.
 BOARD_SLOTS = 1024
 
 
-@define(eq=False)
-class _Worker:
-    board: Board
-    child: Child
-    born: float
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @define(eq=False)
 class ProcessPool(Dispatcher):
     """``workers`` processes, each of which runs ``inner`` on the same listeners; the kernel deals the connections out.
 
-    For handlers that compute: 1.8 to 2.0 times one process on two cores.  A worker that dies is replaced, at once if it had
-    served for a second, else after a pause that doubles from 0.1 to 30 seconds; its requests are reported as lost with
-    the signal's name.  Needs a single-threaded program to start in, and Linux.  ``workers`` defaults to the number of
-    processors this process may use.
+    For handlers that compute: 1.8 to 2.0 times one process on two cores.  A worker that dies is replaced, at once if it
+    had served for a second, else after a pause that doubles from 0.1 to 30 seconds; its requests are reported as lost
+    with the signal's name.  Needs a single-threaded program to start in, and Linux.  ``workers`` defaults to the
+    number of processors that this process may use.
     """
 
     forks: ClassVar[bool] = True
 
     workers: int = field(
-        factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        factory=_processors,
         validator=validators.instance_of(int),
         metadata={"help": "worker processes; default: one for each processor"},
     )
     inner: Dispatcher = field(
         factory=Sync, validator=validators.instance_of(Dispatcher), metadata={"help": "what each worker runs"}
     )
-    _crew: dict[int, _Worker] = field(factory=dict, init=False, repr=False)
-    _epoll: select.epoll | None = field(default=None, init=False, repr=False)
-    _intake: Intake | None = field(default=None, init=False, repr=False)
-    _due: list[tuple[float, int]] = field(factory=list, init=False, repr=False)
-    _failures: int = field(default=0, init=False, repr=False)
-    _made: int = field(default=0, init=False, repr=False)
-    _draining: bool = field(default=False, init=False, repr=False)
-    _killed: bool = field(default=False, init=False, repr=False)
+    _supervisor: Supervisor | None = field(default=None, init=False, repr=False)
 
     @workers.validator
     def _positive(self, attribute: object, value: int) -> None:
@@ -91,100 +77,120 @@ class ProcessPool(Dispatcher):
     def serve(self, intake: Intake) -> None:
         """Start the workers and keep their number up until the intake ends."""
         refuse_if_threaded("ProcessPool")
-        self._intake = intake
-        self._epoll = select.epoll()
-        intake.watch(self._epoll.fileno(), self._look_after)
-        for _ in range(self.workers):
-            self._spawn()
-        while not intake.wait(self._until_due()):
-            self._replace()
+        numbers = itertools.count(1)
+        supervisor = Supervisor(
+            self.workers, lambda: _ListeningPost(copy.copy(self.inner), intake.crew, next(numbers)), intake.crew
+        )
+        self._supervisor = supervisor
+        intake.watch(supervisor.fileno(), supervisor.look_after)
+        supervisor.start()
+        while not intake.wait(supervisor.until_due()):
+            supervisor.replace_due()
 
-    # -- workers
+    def dispatch(self, job: Job) -> None:
+        """Hand ``job`` to the worker that has the fewest; blocks while each has as many as ``inner`` holds at once."""
+        supervisor = self._supervisor or self._start_feeding(job.crew)
+        while True:
+            supervisor.look_after(0.0)
+            supervisor.replace_due()
+            posts = [post for post in supervisor.posts() if isinstance(post, _FedPost) and post.has_room()]
+            for post in sorted(posts, key=lambda post: len(post.jobs)):
+                if post.give(job):
+                    return
+            supervisor.look_after(supervisor.until_due())
 
-    def _spawn(self, replaces: int | None = None) -> None:
-        assert self._intake is not None and self._epoll is not None
-        intake = self._intake
-        self._made += 1
-        board = Board(self._made, min(self.inner.concurrency or BOARD_SLOTS, BOARD_SLOTS))
-        inner = copy.copy(self.inner)
-        try:
-            child = fork_child(lambda: intake.attend(inner, board), death_signal=signal.SIGTERM)
-        except OSError:
-            board.close()
-            self._schedule(replaces or 0)
-            return
-        board.pid = child.pid
-        intake.enlist(board)
-        self._crew[child.pidfd] = _Worker(board, child, monotonic())
-        self._epoll.register(child.pidfd, select.EPOLLIN)
-        self._epoll.register(board.fileno(), select.EPOLLIN)
-        intake.tell(WorkerStarted(child.pid, replaces))
-
-    def _look_after(self, timeout: float | None = 0.0) -> None:
-        """Pass on what workers tell, and see to those that have ended."""
-        assert self._epoll is not None
-        ready = {fd for fd, _ in self._epoll.poll(timeout)}
-        for fd, worker in list(self._crew.items()):
-            if worker.board.fileno() in ready or fd in ready:
-                self._pass_on(worker.board)
-            if fd in ready:
-                self._bury(fd, worker)
-
-    def _pass_on(self, board: Board) -> None:
-        assert self._intake is not None
-        for event in board.receive():
-            self._intake.tell(event)
-
-    def _bury(self, fd: int, worker: _Worker) -> None:
-        assert self._intake is not None and self._epoll is not None
-        del self._crew[fd]
-        self._epoll.unregister(fd)
-        self._epoll.unregister(worker.board.fileno())
-        code, words = worker.child.reap()
-        lost = self._intake.dismiss(worker.board, words, cancelled=self._killed)
-        worker.board.close()
-        expected = self._draining or self._intake.stopped
-        self._intake.tell(WorkerEnded(worker.child.pid, words, expected and code == 0, lost))
-        if not expected:
-            self._failures = 0 if monotonic() - worker.born >= HEALTHY_S else self._failures + 1
-            self._schedule(worker.child.pid)
-
-    def _schedule(self, replaces: int) -> None:
-        first, most = BACK_OFF_S
-        pause = min(most, first * 2 ** min(self._failures - 1, 16)) if self._failures else 0.0
-        self._due.append((monotonic() + pause, replaces))
-
-    def _until_due(self) -> float | None:
-        return max(0.0, min(self._due)[0] - monotonic()) if self._due else None
-
-    def _replace(self) -> None:
-        now = monotonic()
-        due, self._due = [each for each in self._due if each[0] <= now], [each for each in self._due if each[0] > now]
-        for _, replaces in due:
-            self._spawn(replaces)
-
-    # -- ending
+    def _start_feeding(self, crew: Crew) -> Supervisor:
+        refuse_if_threaded("ProcessPool")
+        self._supervisor = Supervisor(self.workers, lambda: _FedPost(copy.copy(self.inner), crew), crew)
+        self._supervisor.start()
+        return self._supervisor
 
     def join(self, deadline: Deadline) -> bool:
         """Tell the workers to drain (SIGTERM), and wait for them."""
-        if not self._draining:
-            self._draining = True
-            for worker in self._crew.values():
-                worker.child.send_signal(signal.SIGTERM)
-        while self._crew:
-            self._look_after(deadline.remaining())
-            if deadline.expired:
-                break
-        return not self._crew
+        return self._supervisor is None or self._supervisor.join(deadline)
 
     def cancel(self) -> None:
         """Kill the workers that are left."""
-        self._killed = True
-        for worker in self._crew.values():
-            worker.child.send_signal(signal.SIGKILL)
+        if self._supervisor is not None:
+            self._supervisor.cancel()
 
     def close(self) -> None:
         """Give the descriptors back."""
-        if self._epoll is not None:
-            self._epoll.close()
-            self._epoll = None
+        if self._supervisor is not None:
+            self._supervisor.close()
+            self._supervisor = None
+
+
+class _ListeningPost:
+    """A worker that accepts for itself, and writes what it does on a board."""
+
+    def __init__(self, inner: Dispatcher, crew: Crew, number: int) -> None:
+        self._inner = inner
+        self._crew = crew
+        self._board = Board(number, min(inner.concurrency or BOARD_SLOTS, BOARD_SLOTS))
+        crew.enlist(self._board)
+
+    def main(self) -> int:
+        return self._crew.attend(self._inner, self._board)
+
+    def manned(self, pid: int) -> None:
+        self._board.pid = pid
+
+    def fileno(self) -> int:
+        return self._board.fileno()
+
+    def hear(self) -> None:
+        for event in self._board.receive():
+            self._crew.tell(event)
+
+    def ended(self, words: str, *, cancelled: bool) -> tuple[int, ...]:
+        lost = self._crew.dismiss(self._board, words, cancelled=cancelled)
+        self._board.close()
+        return lost
+
+
+class _FedPost:
+    """A worker to which jobs are handed over one by one, and which reports on each."""
+
+    def __init__(self, inner: Dispatcher, crew: Crew) -> None:
+        self._inner = inner
+        self._crew = crew
+        self._ours, self._theirs = make_channel()
+        self._ours.setblocking(False)
+        self.jobs: dict[int, Job] = {}
+
+    def main(self) -> int:
+        self._ours.close()
+        return self._crew.attend_channel(self._inner, self._theirs)
+
+    def manned(self, pid: int) -> None:
+        self._theirs.close()
+
+    def has_room(self) -> bool:
+        return len(self.jobs) < (self._inner.concurrency or BOARD_SLOTS)
+
+    def give(self, job: Job) -> bool:
+        """Hand ``job`` over; False if the worker cannot take it just now, or has died."""
+        try:
+            job.hand_over(self._ours)
+        except (BlockingIOError, BrokenPipeError, ConnectionError):
+            return False
+        self.jobs[job.id] = job
+        return True
+
+    def fileno(self) -> int:
+        return self._ours.fileno()
+
+    def hear(self) -> None:
+        while (told := receive_report(self._ours)) is not None:
+            number, report = told
+            self.jobs.pop(number).settle(report)
+
+    def ended(self, words: str, *, cancelled: bool) -> tuple[int, ...]:
+        left = tuple(self.jobs)
+        for job in self.jobs.values():
+            job.settle(None, words)
+        self.jobs.clear()
+        self._ours.close()
+        self._theirs.close()
+        return left

@@ -16,6 +16,6 @@ def tricorn_transports() -> Iterator[TransportPart]:
     """TCP, UDP, both kinds of Unix socket, and memory."""
     yield TransportPart("tcp", "tricorn.transports.tcp:TCP", HOST_AND_PORT)
     yield TransportPart("udp", "tricorn.transports.udp:UDP", HOST_AND_PORT)
-    yield TransportPart("unix", "tricorn.transports.unix:UnixStream", PATH)
-    yield TransportPart("unixgram", "tricorn.transports.unix:UnixDatagram", PATH)
+    yield TransportPart("unix", "tricorn.transports.unix_stream:UnixStream", PATH)
+    yield TransportPart("unixgram", "tricorn.transports.unix_datagram:UnixDatagram", PATH)
     yield TransportPart("memory", "tricorn.transports.memory:Memory", NOWHERE)

@@ -28,20 +28,20 @@ _INHERITED = sys.platform == "linux"
 class TCP(Transport):
     """Connections over TCP: tcp(7), RFC 9293.
 
-    ``host``: an IPv4 or IPv6 address, a name (one listener for each of its addresses), or ``""`` for every interface of both
-    families.  An IPv6 listener takes IPv6 only, ``"::"`` too.
+    ``host``: an IPv4 or IPv6 address, a name (one listener for each of its addresses), or ``""`` for every interface of
+    both families.  An IPv6 listener takes IPv6 only, ``"::"`` too.
     ``port``: 0 to 65535; 0 takes a free one, which `TCPListener.address` tells, the same for all addresses of ``host``.
     ``backlog``: connections that the kernel keeps until they are accepted; it cuts the number to net.core.somaxconn.
     ``reuse_port``: let several sockets, of this process or others of the same user, listen on one port; the kernel
     spreads the connections (SO_REUSEPORT, socket(7)).
-    ``nodelay``: send small writes at once (TCP_NODELAY); without it a reply written in pieces can wait 40 ms for the peer's
-    delayed acknowledgement.
-    ``keepalive``: let the kernel find peers that vanished (SO_KEEPALIVE); on Linux after 7,200 s of silence and 9 probes,
-    75 s apart, unless net.ipv4.tcp_keepalive_* say otherwise.
+    ``nodelay``: send small writes at once (TCP_NODELAY); without it a reply written in pieces can wait 40 ms for the
+    peer's delayed acknowledgement.
+    ``keepalive``: let the kernel find peers that vanished (SO_KEEPALIVE); on Linux after 7,200 s of silence and 9
+    probes, 75 s apart, unless net.ipv4.tcp_keepalive_* say otherwise.
 
-    On POSIX a port is taken again at once after a restart (SO_REUSEADDR); on Windows, where that would let anybody take it
-    over, the listener has it to itself (SO_EXCLUSIVEADDRUSE).  Raises `~tricorn.errors.ConfigurationError` for a value that
-    cannot work.  A value: opens nothing, and is safe to share between threads.
+    On POSIX a port is taken again at once after a restart (SO_REUSEADDR); on Windows, where that would let anybody take
+    it over, the listener has it to itself (SO_EXCLUSIVEADDRUSE).  Raises `~tricorn.errors.ConfigurationError` for a
+    value that cannot work.  A value: opens nothing, and is safe to share between threads.
     """
 
     kind: ClassVar[Kind] = Kind.STREAM
@@ -49,7 +49,10 @@ class TCP(Transport):
     host: str = field(default="127.0.0.1", validator=host_name, metadata={"help": "address or name; empty: all"})
     port: int = field(default=0, validator=whole_number(0, 65535), metadata={"help": "port; 0: a free one"})
     backlog: int = field(
-        default=BACKLOG, kw_only=True, validator=whole_number(1, MAX_BACKLOG), metadata={"help": "connections the kernel keeps"}
+        default=BACKLOG,
+        kw_only=True,
+        validator=whole_number(1, MAX_BACKLOG),
+        metadata={"help": "connections the kernel keeps"},
     )
     reuse_port: bool = field(default=False, kw_only=True, metadata={"help": "share the port with other sockets"})
     nodelay: bool = field(default=True, kw_only=True, validator=flag, metadata={"help": "send small writes at once"})
@@ -64,8 +67,8 @@ class TCP(Transport):
     def listen(self) -> tuple[TCPListener, ...]:
         """Bind and listen(2) on every address of ``host``.
 
-        Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` (port in use, address of another machine, unknown
-        name, no permission) with nothing left open.
+        Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` (port in use, address of another machine,
+        unknown name, no permission) with nothing left open.
         """
         sockets = open_inet_sockets(
             "tcp",

@@ -32,19 +32,21 @@ _MOST_ERRORS = 64
 class UDP(Transport):
     """Packets over UDP: udp(7), RFC 768.
 
-    ``host``: an IPv4 or IPv6 address, a name (one listener for each of its addresses), or ``""`` for every interface of both
-    families.  An IPv6 listener takes IPv6 only, ``"::"`` too.
+    ``host``: an IPv4 or IPv6 address, a name (one listener for each of its addresses), or ``""`` for every interface of
+    both families.  An IPv6 listener takes IPv6 only, ``"::"`` too.
     ``port``: 0 to 65535; 0 takes a free one, the same for all addresses of ``host``.
-    ``max_packet_size``: bytes of the longest packet that is served, 1 to 65535; the default takes whatever IP can carry.
-    ``deliver_truncated``: serve the beginning of a longer packet, marked `~tricorn.datagram.Datagram.truncated`; by default it
-    is refused.
-    ``reuse_port``: let several sockets, of this process or others of the same user, share the port (SO_REUSEPORT, socket(7)).
-    ``receive_buffer``: bytes that the kernel keeps until they are read (SO_RCVBUF; it cuts the number to net.core.rmem_max
-    without a word); ``None`` leaves it to the system.  What comes beyond it is lost.
+    ``max_packet_size``: bytes of the longest packet that is served, 1 to 65535; the default takes whatever IP can
+    carry.
+    ``deliver_truncated``: serve the beginning of a longer packet, marked `~tricorn.datagram.Datagram.truncated`; by
+    default it is refused.
+    ``reuse_port``: let several sockets, of this process or others of the same user, share the port (SO_REUSEPORT,
+    socket(7)).
+    ``receive_buffer``: bytes that the kernel keeps until they are read (SO_RCVBUF; it cuts the number to
+    net.core.rmem_max without a word); ``None`` leaves it to the system.  What comes beyond it is lost.
 
-    A reply leaves from the address that the client used, also where the listener takes every interface: ip(7), IP_PKTINFO;
-    RFC 3542, section 6.  Raises `~tricorn.errors.ConfigurationError` for a value that cannot work.  A value: opens nothing,
-    and is safe to share between threads.
+    A reply leaves from the address that the client used, also where the listener takes every interface: ip(7),
+    IP_PKTINFO; RFC 3542, section 6.  Raises `~tricorn.errors.ConfigurationError` for a value that cannot work.  A
+    value: opens nothing, and is safe to share between threads.
     """
 
     kind: ClassVar[Kind] = Kind.DATAGRAM
@@ -52,7 +54,10 @@ class UDP(Transport):
     host: str = field(default="127.0.0.1", validator=host_name, metadata={"help": "address or name; empty: all"})
     port: int = field(default=0, validator=whole_number(0, 65535), metadata={"help": "port; 0: a free one"})
     max_packet_size: int = field(
-        default=65535, kw_only=True, validator=whole_number(1, 65535), metadata={"help": "bytes; longer ones are refused"}
+        default=65535,
+        kw_only=True,
+        validator=whole_number(1, 65535),
+        metadata={"help": "bytes; longer ones are refused"},
     )
     reuse_port: bool = field(default=False, kw_only=True, metadata={"help": "share the port with other sockets"})
     receive_buffer: int | None = field(
@@ -74,8 +79,8 @@ class UDP(Transport):
     def listen(self) -> tuple[UDPListener, ...]:
         """Bind a socket to every address of ``host``.
 
-        Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` (port in use, address of another machine, unknown
-        name, no permission) with nothing left open.
+        Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` (port in use, address of another machine,
+        unknown name, no permission) with nothing left open.
         """
         sockets = open_inet_sockets("udp", self.host, self.port, kind=socket.SOCK_DGRAM, options=self._options())
         return tuple(UDPListener(sock, self.max_packet_size, self.deliver_truncated) for sock in sockets)
@@ -94,8 +99,8 @@ class UDP(Transport):
 class UDPListener(Listener):
     """A bound UDP socket.  `accept` is safe from many threads, and in processes forked after it was made.
 
-    Bound to one address it reads with recvfrom(2); bound to every interface it needs recvmsg(2), to learn which address the
-    client used.
+    Bound to one address it reads with recvfrom(2); bound to every interface it needs recvmsg(2), to learn which address
+    the client used.
     """
 
     kind: ClassVar[Kind] = Kind.DATAGRAM
@@ -118,7 +123,8 @@ class UDPListener(Listener):
     def accept(self) -> Datagram:
         """Take one packet.
 
-        Raises `~tricorn.errors.PeerRefused` for one above the limit, and for one from port 0, to which nobody can reply.
+        Raises `~tricorn.errors.PeerRefused` for one above the limit, and for one from port 0, to which nobody can
+        reply.
         """
         for _ in range(_MOST_ERRORS):
             try:

@@ -20,6 +20,11 @@ class Tick(Item):
     def nack(self, delay: float = 0.0) -> None: ...
 
 
+def send(sock: socket.socket, payload: bytes) -> None:
+    sock.sendall(payload)
+    sock.shutdown(socket.SHUT_WR)
+
+
 def test_stream() -> None:
     """A stream comes back whole, more than one read's worth of it, and ends when the client's does."""
     ours, theirs = socket.socketpair()
@@ -32,7 +37,7 @@ def test_stream() -> None:
 
     server = threading.Thread(target=serve, args=(adapt(echo, None),))
     server.start()
-    client = threading.Thread(target=lambda: (theirs.sendall(payload), theirs.shutdown(socket.SHUT_WR)))
+    client = threading.Thread(target=send, args=(theirs, payload))
     client.start()
     got = b"".join(iter(lambda: theirs.recv(65536), b""))
     for thread in (server, client):

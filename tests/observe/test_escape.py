@@ -146,7 +146,7 @@ def test_traceback_cannot_be_forged() -> None:
     """Whatever message, note, cause, member or code name an exception has, it starts no line of its own."""
     error = caught(raising(ExceptionGroup(FORGED, [ValueError(FORGED)]), cause=KeyError(FORGED)))
     error.add_note(FORGED)
-    code: CodeType = compile("1/0", FORGED, "exec").replace(co_name=FORGED)
+    code: CodeType = compile("1/0", FORGED.rstrip("\0"), "exec").replace(co_name=FORGED)
     error.__cause__ = caught(lambda: exec(code))
     shown = escape_traceback(error)
     assert not [line for line in shown.split("\n") if line.startswith("ERROR")]

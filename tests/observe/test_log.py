@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,7 +32,7 @@ class Collected(logging.Handler):
 
 
 @pytest.fixture
-def logger() -> Iterator[logging.Logger]:
+def logger() -> logging.Logger:
     """A logger of its own, at DEBUG, with a collecting handler."""
     logger = logging.Logger("tricorn.test", logging.DEBUG)
     logger.addHandler(Collected())
@@ -182,7 +181,8 @@ def test_wanted_events(logger: logging.Logger, level: int, wanted: set[type], qu
     """The observer wants what it would write at the present level, and says so to the server."""
     logger.setLevel(level)
     observer = LogObserver(logger)
-    assert (observer.events, observer.quiet) == (wanted, quiet)
+    assert observer.events == wanted
+    assert observer.quiet is quiet
     observers = Observers([observer])
     assert (observers.of_starts, observers.of_completions) == (not quiet, not quiet)
 

@@ -4,6 +4,7 @@ import gevent
 import gevent.pool
 import gevent.socket
 from attrs import define, field, validators
+
 from tricorn.connection import Connection
 from tricorn.contracts import Dispatcher
 from tricorn.hookspecs import hookimpl

@@ -1,0 +1,481 @@
+/* loadgen - a single-threaded epoll load generator for echo servers on this machine.
+ *
+ *   gcc -O2 -Wall -Wextra -o loadgen loadgen.c -lm
+ *
+ *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --conns 16 --seconds 1    a connection for each request
+ *   loadgen --mode persistent --addr unix:/run/s.sock   --conns 64                many requests on each connection
+ *   loadgen --mode datagram   --addr udp:127.0.0.1:9000 --conns 16                one packet in flight on each socket
+ *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --requests 100000         so many, then it ends
+ *
+ * A closed loop: every slot sends its next request when the reply to the last one is in.  Every reply is verified (a
+ * number of its own for each request, plus a filler).  It speaks to loopback addresses and Unix sockets only, and ends
+ * by itself: after --warm and --seconds, or after --requests, or when --seconds pass without an end to those.  One
+ * JSON object goes to stdout.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+
+#define SECOND 1000000000ull
+#define RETRY_AFTER (SECOND / 500) /* a slot whose request failed rests this long */
+#define SCAN_EVERY (SECOND / 200)  /* how often timeouts are looked for */
+#define SOURCES 64                 /* loopback addresses to connect from: more ports than TIME_WAIT can use up */
+#define MAX_EVENTS 1024
+
+enum mode { SHORT, PERSISTENT, DATAGRAM };
+static const char *const MODES[] = {"short", "persistent", "datagram"};
+
+enum state { OFF, SENDING, READING, RETRY };
+
+struct slot {
+    int fd;
+    enum state state;
+    uint32_t watched;  /* what epoll watches it for */
+    uint64_t began;    /* when this request began, on the monotonic clock */
+    uint64_t number;   /* the request's own: the first eight bytes of it and of its reply */
+    size_t sent, received;
+};
+
+static struct {
+    enum mode mode;
+    size_t conns, size;
+    uint64_t requests;
+    double seconds, warm, timeout;
+} options = {.mode = SHORT, .conns = 1, .size = 64, .seconds = 1, .warm = 0.2};
+
+static struct sockaddr_storage server;
+static socklen_t server_len;
+static int poller;
+static struct slot *slots;
+static char *pattern, *buffer;
+static uint64_t begun, answered; /* in the whole run */
+static uint64_t window_end;      /* of the measured window; 0 before it */
+
+/* In the measured window only. */
+static struct {
+    uint64_t ok, errors, timeouts, mismatches, cut_short, reset, refused, late, backlog_full;
+} counts;
+
+static uint64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * SECOND + (uint64_t)t.tv_nsec;
+}
+
+static double cpu_seconds(void) {
+    struct rusage r;
+    getrusage(RUSAGE_SELF, &r);
+    return (double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) + (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec) * 1e-6;
+}
+
+static void die(const char *what) {
+    fprintf(stderr, "loadgen: %s: %s\n", what, strerror(errno));
+    exit(2);
+}
+
+static void refuse(const char *why) {
+    fprintf(stderr, "loadgen: %s\n", why);
+    exit(2);
+}
+
+/* ---- latencies: a log-linear histogram, 64 cells for each power of two, 1.6 % apart */
+
+#define CELL_BITS 6
+#define CELLS (1 << CELL_BITS)
+static uint64_t histogram[64 * CELLS], longest, shortest = UINT64_MAX, recorded;
+static double sum_of_latencies;
+
+static size_t cell_of(uint64_t v) {
+    if (v < CELLS)
+        return (size_t)v;
+    int exponent = 63 - __builtin_clzll(v);
+    return (size_t)(exponent - CELL_BITS + 1) * CELLS + (size_t)((v >> (exponent - CELL_BITS)) & (CELLS - 1));
+}
+
+static double middle_of(size_t cell) {
+    if (cell < CELLS)
+        return (double)cell;
+    int exponent = (int)(cell / CELLS) + CELL_BITS - 1;
+    double width = (double)(1ull << (exponent - CELL_BITS));
+    return (double)(1ull << exponent) + ((double)(cell % CELLS) + 0.5) * width;
+}
+
+static void record(uint64_t latency) {
+    histogram[cell_of(latency)]++;
+    recorded++;
+    sum_of_latencies += (double)latency;
+    if (latency > longest)
+        longest = latency;
+    if (latency < shortest)
+        shortest = latency;
+}
+
+static double quantile_us(double q) {
+    uint64_t seen = 0, wanted = (uint64_t)ceil(q * (double)recorded);
+    for (size_t cell = 0; recorded && cell < 64 * CELLS; cell++) {
+        seen += histogram[cell];
+        if (seen >= wanted)
+            return fmin(middle_of(cell), (double)longest) * 1e-3;
+    }
+    return 0;
+}
+
+/* ---- the server's address: tcp:HOST:PORT, udp:HOST:PORT, unix:PATH, unixgram:PATH; HOST is a number */
+
+static void parse_inet(const char *rest) {
+    struct sockaddr_in *in = (void *)&server;
+    char host[64];
+    const char *colon = strrchr(rest, ':');
+    if (!colon || (size_t)(colon - rest) >= sizeof host)
+        refuse("an address is written tcp:127.0.0.1:PORT");
+    memcpy(host, rest, (size_t)(colon - rest));
+    host[colon - rest] = 0;
+    in->sin_family = AF_INET;
+    in->sin_port = htons((uint16_t)atoi(colon + 1));
+    if (inet_pton(AF_INET, host, &in->sin_addr) != 1 || ntohl(in->sin_addr.s_addr) >> 24 != 127)
+        refuse("only addresses in 127.0.0.0/8 are allowed");
+    server_len = sizeof *in;
+}
+
+static void parse_unix(const char *path) {
+    struct sockaddr_un *un = (void *)&server;
+    size_t length = strlen(path);
+    if (length >= sizeof un->sun_path)
+        refuse("the path is too long");
+    un->sun_family = AF_UNIX;
+    memcpy(un->sun_path, path, length);
+    server_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+    if (path[0] == '@') {
+        un->sun_path[0] = 0;
+        server_len--;
+    }
+}
+
+static void parse_address(const char *text) {
+    static const struct { const char *scheme; int unix_socket, packets; } KNOWN[] = {
+        {"tcp:", 0, 0}, {"udp:", 0, 1}, {"unix:", 1, 0}, {"unixgram:", 1, 1}};
+    for (size_t i = 0; i < sizeof KNOWN / sizeof *KNOWN; i++) {
+        size_t n = strlen(KNOWN[i].scheme);
+        if (strncmp(text, KNOWN[i].scheme, n))
+            continue;
+        if (KNOWN[i].packets != (options.mode == DATAGRAM))
+            refuse("this mode and this address do not go together");
+        (KNOWN[i].unix_socket ? parse_unix : parse_inet)(text + n);
+        return;
+    }
+    refuse("an address begins with tcp: udp: unix: or unixgram:");
+}
+
+/* ---- one slot: connect, send, receive, verify */
+
+static int open_socket(void) {
+    static uint32_t turn;
+    int one = 1, family = server.ss_family;
+    int fd = socket(family, (options.mode == DATAGRAM ? SOCK_DGRAM : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        die("socket");
+    if (family == AF_INET && options.mode != DATAGRAM) {
+        struct sockaddr_in source = {.sin_family = AF_INET};
+        source.sin_addr.s_addr = htonl(0x7f000001u + turn++ % SOURCES);
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+        if (bind(fd, (void *)&source, sizeof source))
+            die("bind");
+        if (options.mode == PERSISTENT)
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    }
+    sa_family_t unnamed = AF_UNIX;
+    if (family == AF_UNIX && options.mode == DATAGRAM && bind(fd, (void *)&unnamed, sizeof unnamed))
+        die("bind to an abstract name");
+    return fd;
+}
+
+static void watch(struct slot *s, uint32_t events) {
+    if (s->watched == events)
+        return;
+    struct epoll_event e = {.events = events, .data.u32 = (uint32_t)(s - slots)};
+    if (epoll_ctl(poller, s->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, s->fd, &e))
+        die("epoll_ctl");
+    s->watched = events;
+}
+
+static void hang_up(struct slot *s) {
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+    s->watched = 0;
+}
+
+static void rest(struct slot *s) {
+    hang_up(s);
+    s->state = RETRY;
+    s->began = now();
+}
+
+static void fail(struct slot *s, uint64_t *counter) {
+    counts.errors++;
+    ++*counter;
+    rest(s);
+}
+
+static uint64_t *counter_of(int error) {
+    return error == ECONNREFUSED || error == ENOENT ? &counts.refused : &counts.reset;
+}
+
+static void send_rest(struct slot *s) {
+    while (s->sent < options.size) {
+        memcpy(pattern, &s->number, sizeof s->number);
+        ssize_t n = send(s->fd, pattern + s->sent, options.size - s->sent, MSG_NOSIGNAL);
+        if (n < 0 && (errno == EAGAIN || errno == ENOTCONN)) {
+            s->state = SENDING;
+            watch(s, EPOLLOUT);
+            return;
+        }
+        if (n < 0) {
+            fail(s, counter_of(errno));
+            return;
+        }
+        s->sent += (size_t)n;
+    }
+    s->state = READING;
+    watch(s, EPOLLIN);
+}
+
+static void begin(struct slot *s) {
+    if (options.requests && begun >= options.requests) {
+        hang_up(s);
+        s->state = OFF;
+        return;
+    }
+    s->number = ++begun;
+    s->began = now();
+    s->sent = s->received = 0;
+    if (s->fd < 0) {
+        s->fd = open_socket();
+        if (connect(s->fd, (void *)&server, server_len) && errno != EINPROGRESS) {
+            if (errno != EAGAIN) {
+                fail(s, counter_of(errno));
+                return;
+            }
+            begun--; /* the backlog of a Unix socket is full: not begun */
+            counts.backlog_full++;
+            rest(s);
+            return;
+        }
+    }
+    send_rest(s);
+}
+
+static void finish(struct slot *s) {
+    uint64_t t = now();
+    answered++;
+    if (t <= window_end) {
+        record(t - s->began);
+        counts.ok++;
+    }
+    if (options.mode == SHORT)
+        hang_up(s);
+    begin(s);
+}
+
+static int matches(const struct slot *s, const char *bytes, size_t n) {
+    memcpy(pattern, &s->number, sizeof s->number);
+    return !memcmp(bytes, pattern + s->received, n);
+}
+
+static void receive_packet(struct slot *s) {
+    ssize_t n;
+    while ((n = recv(s->fd, buffer, 65536, 0)) >= 0) {
+        uint64_t number = 0;
+        memcpy(&number, buffer, (size_t)n < sizeof number ? (size_t)n : sizeof number);
+        if (number != s->number) {
+            counts.late++; /* the answer to one that had timed out */
+            continue;
+        }
+        if ((size_t)n != options.size || !matches(s, buffer, (size_t)n))
+            fail(s, &counts.mismatches);
+        else
+            finish(s);
+        return;
+    }
+    if (errno != EAGAIN)
+        fail(s, counter_of(errno));
+}
+
+static void receive_bytes(struct slot *s) {
+    ssize_t n = recv(s->fd, buffer, options.size - s->received, 0);
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0) {
+        fail(s, n ? counter_of(errno) : &counts.cut_short);
+        return;
+    }
+    if (!matches(s, buffer, (size_t)n)) {
+        fail(s, &counts.mismatches);
+        return;
+    }
+    s->received += (size_t)n;
+    if (s->received == options.size)
+        finish(s);
+}
+
+static void on_event(struct slot *s, uint32_t events) {
+    if (s->fd < 0)
+        return;
+    if (s->state == SENDING && events & EPOLLERR) {
+        int error = 0;
+        socklen_t length = sizeof error;
+        getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &length);
+        fail(s, counter_of(error));
+    } else if (s->state == SENDING)
+        send_rest(s);
+    else if (s->state == READING)
+        (options.mode == DATAGRAM ? receive_packet : receive_bytes)(s);
+}
+
+/* Begin again where a request failed; give up on those that take too long.  Returns how many slots are at work. */
+static size_t look_after_slots(void) {
+    size_t busy = 0;
+    uint64_t t = now(), limit = (uint64_t)(options.timeout * (double)SECOND);
+    for (struct slot *s = slots; s < slots + options.conns; s++) {
+        busy += s->state != OFF;
+        if (s->state == RETRY && t > s->began + RETRY_AFTER)
+            begin(s);
+        else if ((s->state == SENDING || s->state == READING) && t > s->began + limit)
+            fail(s, &counts.timeouts);
+    }
+    return busy;
+}
+
+/* ---- the run */
+
+static void turn_until(uint64_t end) {
+    struct epoll_event events[MAX_EVENTS];
+    uint64_t looked_at = now();
+    for (uint64_t t = looked_at; t < end; t = now()) {
+        int n = epoll_wait(poller, events, MAX_EVENTS, 20);
+        if (n < 0 && errno != EINTR)
+            die("epoll_wait");
+        for (int i = 0; i < n; i++)
+            on_event(&slots[events[i].data.u32], events[i].events);
+        int ending = options.requests && begun >= options.requests;
+        if (ending || t > looked_at + SCAN_EVERY) {
+            looked_at = t;
+            if (!look_after_slots() && ending)
+                return;
+        }
+    }
+}
+
+/* The age of the oldest request without an answer: shows starvation, which a closed loop hides. */
+static double oldest_us(void) {
+    uint64_t t = now(), oldest = 0;
+    for (struct slot *s = slots; s < slots + options.conns; s++)
+        if ((s->state == SENDING || s->state == READING) && t - s->began > oldest)
+            oldest = t - s->began;
+    return (double)oldest * 1e-3;
+}
+
+static void report(double elapsed, double cpu) {
+    printf("{\"mode\":\"%s\",\"conns\":%zu,\"size\":%zu,\"elapsed\":%.6f,\"requests\":%llu,\"rps\":%.3f,", MODES[options.mode],
+           options.conns, options.size, elapsed, (unsigned long long)counts.ok, (double)counts.ok / elapsed);
+    printf("\"latency_us\":{\"min\":%.3f,\"mean\":%.3f,\"p50\":%.3f,\"p99\":%.3f,\"p999\":%.3f,\"max\":%.3f},",
+           recorded ? (double)shortest * 1e-3 : 0, recorded ? sum_of_latencies / (double)recorded * 1e-3 : 0,
+           quantile_us(0.5), quantile_us(0.99), quantile_us(0.999), (double)longest * 1e-3);
+#define COUNT(name) printf("\"" #name "\":%llu,", (unsigned long long)counts.name)
+    COUNT(errors), COUNT(timeouts), COUNT(mismatches), COUNT(cut_short), COUNT(reset), COUNT(refused), COUNT(late);
+    COUNT(backlog_full);
+    printf("\"begun\":%llu,\"answered\":%llu,\"generator_cpu\":%.4f,\"oldest_us\":%.1f}\n", (unsigned long long)begun,
+           (unsigned long long)answered, cpu / elapsed, oldest_us());
+}
+
+static enum mode mode_named(const char *name) {
+    for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
+        if (!strcmp(name, MODES[i]))
+            return (enum mode)i;
+    refuse("--mode is short, persistent or datagram");
+    return SHORT;
+}
+
+static const char *parse_options(int argc, char **argv) {
+    static const struct option KNOWN[] = {{"mode", 1, 0, 'm'},    {"addr", 1, 0, 'a'},     {"conns", 1, 0, 'c'},
+                                          {"size", 1, 0, 's'},    {"seconds", 1, 0, 'd'},  {"warm", 1, 0, 'w'},
+                                          {"timeout", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {0, 0, 0, 0}};
+    const char *address = NULL;
+    for (int which; (which = getopt_long(argc, argv, "", KNOWN, NULL)) != -1;) {
+        switch (which) {
+        case 'm': options.mode = mode_named(optarg); break;
+        case 'a': address = optarg; break;
+        case 'c': options.conns = strtoul(optarg, NULL, 10); break;
+        case 's': options.size = strtoul(optarg, NULL, 10); break;
+        case 'd': options.seconds = atof(optarg); break;
+        case 'w': options.warm = atof(optarg); break;
+        case 't': options.timeout = atof(optarg); break;
+        case 'n': options.requests = strtoull(optarg, NULL, 10); break;
+        default: exit(2);
+        }
+    }
+    if (!address || !options.conns || options.size < sizeof(uint64_t) || options.size > 65507)
+        refuse("needs --addr, --conns of at least 1, and --size from 8 to 65507");
+    if (options.timeout <= 0)
+        options.timeout = options.mode == DATAGRAM ? 0.2 : 5.0;
+    return address;
+}
+
+static void prepare(void) {
+    struct rlimit files;
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    signal(SIGPIPE, SIG_IGN);
+    poller = epoll_create1(EPOLL_CLOEXEC);
+    slots = calloc(options.conns, sizeof *slots);
+    pattern = malloc(options.size);
+    buffer = malloc(65536);
+    if (poller < 0 || !slots || !pattern || !buffer)
+        die("preparing");
+    for (size_t i = 0; i < options.size; i++)
+        pattern[i] = (char)(i * 7 + 13);
+}
+
+int main(int argc, char **argv) {
+    const char *address = parse_options(argc, argv);
+    parse_address(address);
+    prepare();
+    uint64_t start = now();
+    if (options.requests) /* counted from the first one on */
+        window_end = start + (uint64_t)(options.seconds * (double)SECOND);
+    for (struct slot *s = slots; s < slots + options.conns; s++) {
+        s->fd = -1;
+        begin(s);
+    }
+    if (!options.requests) {
+        turn_until(start + (uint64_t)(options.warm * (double)SECOND));
+        memset(&counts, 0, sizeof counts);
+        start = now();
+        window_end = start + (uint64_t)(options.seconds * (double)SECOND);
+    }
+    double cpu = cpu_seconds();
+    turn_until(window_end);
+    report((double)(now() - start) * 1e-9, cpu_seconds() - cpu);
+    return 0;
+}

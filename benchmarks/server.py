@@ -1,0 +1,86 @@
+"""A Tricorn server for the harness: an echo, under any dispatcher, on any transport.
+
+    python benchmarks/server.py --dispatcher 'thread-pool?workers=32' --proto tcp
+
+It prints ``READY <proto>:<address>`` once clients can reach it, drains on SIGTERM, and then prints
+``STOPPED <seconds>``, how long that took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import tempfile
+
+from work import WORKS, Work
+
+from tricorn import Server
+from tricorn.contracts import Kind, Transport
+from tricorn.handlers import BaseRequestHandler
+from tricorn.transports import TCP, UDP, UnixDatagram, UnixStream
+
+
+def transport(proto: str, backlog: int) -> Transport:
+    """The transport of a protocol's name, at a free port or path."""
+    if proto == "tcp":
+        return TCP("127.0.0.1", 0, backlog=backlog)
+    if proto == "udp":
+        return UDP("127.0.0.1", 0)
+    path = os.path.join(tempfile.gettempdir(), f"tricorn-bench-{os.getpid()}.sock")
+    return UnixStream(path, backlog=backlog) if proto == "unix" else UnixDatagram(path)
+
+
+def echo(work: Work | None, bufsize: int, request: object) -> None:
+    """A function handler."""
+    if request.kind is Kind.DATAGRAM:
+        request.reply(work(request.data) if work else request.data)
+        return
+    while data := request.recv(bufsize):
+        request.send(work(data) if work else data)
+
+
+def echo_class(work: Work | None, bufsize: int) -> type[BaseRequestHandler]:
+    """A request-handler class, the same as the standard library's server runs."""
+
+    class Echo(BaseRequestHandler):
+        def handle(self) -> None:
+            sock = self.request
+            if isinstance(sock, tuple):
+                data, sock = sock
+                sock.sendto(work(data) if work else data, self.client_address)
+                return
+            while data := sock.recv(bufsize):
+                sock.sendall(work(data) if work else data)
+
+    return Echo
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dispatcher", default="sync", help="by name, with options")
+    parser.add_argument("--proto", default="tcp", choices=["tcp", "udp", "unix", "unixgram"])
+    parser.add_argument("--work", default="echo", choices=sorted(WORKS))
+    parser.add_argument("--handler", default="function", choices=["function", "class"])
+    parser.add_argument("--bufsize", type=int, default=4096)
+    parser.add_argument("--backlog", type=int, default=1024)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    given = arguments()
+    work = WORKS[given.work]
+    is_class = given.handler == "class"
+    handler = echo_class(work, given.bufsize) if is_class else functools.partial(echo, work, given.bufsize)
+    with Server(transport(given.proto, given.backlog), given.dispatcher, handler) as server:
+        address = server.address
+        where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address
+        print(f"READY {given.proto}:{where}", flush=True)
+        report = server.serve_forever(signals=True)
+    print(f"STOPPED {report.duration:.6f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

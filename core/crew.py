@@ -1,0 +1,107 @@
+"""The server's side of worker processes: what runs inside one, and how its jobs are counted outside."""
+
+from __future__ import annotations
+
+import signal
+from socket import socket
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from tricorn.board import Board
+from tricorn.contracts import Dispatcher, Kind, Request
+from tricorn.errors import WorkerLost
+from tricorn.events import AcceptPaused, Event, JobFinished, JobRefused, JobStarted, Outcome, Status
+from tricorn.ledger import Ledger
+from tricorn.observers import Observers
+from tricorn.report import Report, send_report
+from tricorn.signals import draining_signals
+
+if TYPE_CHECKING:
+    from tricorn.engine import Engine
+
+__all__ = ["EngineCrew"]
+
+
+class _Forwarder:
+    """An observer in a worker that tells the parent what the parent's observers want to hear of jobs."""
+
+    events = frozenset({AcceptPaused, JobFinished, JobRefused, JobStarted})
+
+    def __init__(self, board: Board, wanted: Observers) -> None:
+        self._board = board
+        self.quiet = not (wanted.of_starts or wanted.of_completions)
+
+    def __call__(self, event: Event) -> None:
+        self._board.send(event)
+
+
+class _Reporter:
+    """An observer in a worker that reports on each job that was handed over."""
+
+    events = frozenset({JobFinished, JobRefused})
+
+    def __init__(self, channel: socket) -> None:
+        self._channel = channel
+
+    def __call__(self, event: Event) -> None:
+        assert isinstance(event, (JobFinished, JobRefused))
+        outcome = event.outcome
+        report = Report(outcome.status, outcome.stage, outcome.error, outcome.detail)
+        send_report(self._channel, outcome.id, report.encode())
+
+
+@define(eq=False)
+class EngineCrew:
+    """The one implementation of `tricorn.contracts.Crew`."""
+
+    engine: Engine
+
+    # -- inside a worker
+
+    def attend(self, dispatcher: Dispatcher, board: Board) -> int:
+        """Serve the listeners."""
+        board.enter()
+        observers = Observers([_Forwarder(board, self.engine.service.ledger.observers)])
+        engine = self.engine.replica(dispatcher, Ledger(observers, board, board.first_id))
+        return _run(engine)
+
+    def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
+        """Serve what is handed over."""
+        engine = self.engine.replica(dispatcher, Ledger(Observers([_Reporter(channel)])), channel)
+        return _run(engine)
+
+    def enter_child(self, request: Request) -> None:
+        """The listeners are the parent's; a datagram still replies by its own."""
+        if request.kind is not Kind.DATAGRAM:
+            for listener in self.engine.listeners:
+                listener.disown()
+
+    # -- in the parent
+
+    def enlist(self, board: Board) -> None:
+        """Count it in."""
+        self.engine.service.ledger.boards.append(board)
+
+    def dismiss(self, board: Board, ended: str, *, cancelled: bool) -> tuple[int, ...]:
+        """Keep its counts, and give each job that it left an outcome."""
+        status = Status.CANCELLED if cancelled else Status.LOST
+        ledger = self.engine.service.ledger
+        unfinished = board.in_flight()
+        without_outcome = ledger.absorb(board)
+        for info in unfinished:
+            error = WorkerLost(f"the process of this job {ended}")
+            outcome = Outcome(info.id, status, info.stage, info.peer, None, info.age, error, ended)
+            ledger.observers.tell(JobFinished(outcome))
+        ledger.count(status, without_outcome)
+        return tuple(info.id for info in unfinished)
+
+    def tell(self, event: Event) -> None:
+        """Pass it on."""
+        self.engine.service.ledger.observers.tell(event)
+
+
+def _run(engine: Engine) -> int:
+    with draining_signals(engine, (signal.SIGTERM,)):
+        report = engine.run()
+    return 1 if report.abandoned else 0

@@ -1,0 +1,166 @@
+"""One server under examination, with its clients and its books."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+
+from tricorn.contracts import Dispatcher, Kind
+from tricorn.events import DrainReport, Outcome, ServerClosed
+from tricorn.server import Server
+from tricorn.testing.bounds import BOUND_S, expect
+from tricorn.testing.callers import Caller, Exchange
+from tricorn.testing.leaks import no_leaks
+from tricorn.testing.obedient import LETTER, Obedient
+from tricorn.testing.recorder import Recorder
+
+__all__ = ["Bench", "Session"]
+
+
+@define(eq=False)
+class Session:
+    """A server with the obedient handler on one kind of transport."""
+
+    server: Server
+    handler: Obedient
+    recorder: Recorder
+    exchange: Exchange
+    #: Requests that must be able to run at once.
+    capacity: int
+    _callers: list[Caller] = field(factory=list, init=False)
+    #: How many jobs ended, as far as somebody asked for it.
+    _ended: int = field(default=0, init=False)
+
+    def call(self, *words: str) -> Caller:
+        """A new client; it gives the order at once if there is one."""
+        caller = self.exchange.call(self.server.address)
+        self._callers.append(caller)
+        if words:
+            caller.say(" ".join(words))
+        return caller
+
+    def ask(self, *words: str) -> str:
+        """The answer to one request."""
+        caller = self.call(*words)
+        try:
+            heard = caller.hear()
+        except AssertionError as error:
+            raise AssertionError(f"{' '.join(words)!r}: {error}") from None
+        caller.close()
+        return heard
+
+    def check_alive(self, after: str) -> None:
+        """It still answers."""
+        heard = self.ask("echo", "alive")
+        expect(heard == "alive", f"after {after} a new request got {heard!r} instead of its answer")
+
+    def outcome_of(self, *words: str) -> Outcome:
+        """How a request ended that is no longer running, one after the other."""
+        self.settle()
+        self.call(*words)
+        return self.recorder.outcome(self._ended + 1)
+
+    def settle(self) -> None:
+        """Wait until every job so far has its outcome."""
+        from tricorn.events import JobFinished, JobStarted
+
+        self._ended = len(self.recorder.wait(JobFinished, len(self.recorder.of(JobStarted))))
+
+    def hold(self) -> Caller:
+        """A client whose request is running now, and goes on until `release`."""
+        caller = self.call("hold")
+        heard = caller.hear()
+        expect(heard == "held", f"a request that was to wait got {heard!r}")
+        return caller
+
+    @property
+    def gate(self) -> Path:
+        """The file that held requests wait for to disappear."""
+        return Path(self.handler.gate)
+
+    def release(self) -> None:
+        """Let the held requests end."""
+        self.gate.unlink(missing_ok=True)
+
+    def check_capacity(self) -> None:
+        """As many requests as there is room for run at once."""
+        self.gate.touch()
+        held = []
+        for n in range(self.capacity):
+            try:
+                held.append(self.hold())
+            except AssertionError as error:
+                raise AssertionError(f"only {n} of {self.capacity} requests could run at once: {error}") from None
+        self.release()
+        for caller in held:
+            expect(caller.hear() == "done", "a request that was held did not end when it was let go")
+
+    def finish(self) -> DrainReport:
+        """Drain, with no job left running, and check the books."""
+        report = self.server.drain(BOUND_S)
+        expect(report.clean, f"the drain had to cut something off, or lost it: {report}")
+        return report
+
+    def closed(self) -> DrainReport:
+        """Wait for the server's end, which somebody else has asked for; check the books."""
+        self.recorder.wait(ServerClosed)
+        return self.server.drain(BOUND_S)
+
+    def tidy(self) -> None:
+        """Whatever happened: let everything go."""
+        self.release()
+        for caller in self._callers:
+            with suppress(OSError):
+                caller.close()
+        self.server.drain(1.0)
+        self.exchange.close()
+
+
+@define(eq=False)
+class Bench:
+    """Makes sessions for one kind of request."""
+
+    factory: Callable[[], Dispatcher]
+    kind: Kind
+    pause: Callable[[float], object]
+    capacity: int
+
+    @contextmanager
+    def session(self, *, start: bool = True, **options: Any) -> Iterator[Session]:
+        """A fresh dispatcher in a fresh server; nothing may be left of it, and its books must balance."""
+        with no_leaks():
+            folder = tempfile.mkdtemp(prefix="tricorn-")
+            gate = os.path.join(folder, "gate")
+            Path(gate).touch()
+            try:
+                session = self._build(Obedient(gate, self.pause), options)
+                try:
+                    if start:
+                        session.server.start()
+                    yield session
+                finally:
+                    session.tidy()
+                assert session.server.report is not None
+                session.recorder.check_books(session.server.report)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _build(self, handler: Obedient, options: dict[str, Any]) -> Session:
+        recorder, exchange = Recorder(), Exchange(self.kind)
+        token = LETTER.set("base")  # the server's base context is the one that it was built in
+        try:
+            server = Server(
+                exchange.transport(), self.factory(), handler,
+                observers=[recorder, *options.pop("observers", ())], log=False, max_connections=self.capacity, **options,
+            )  # fmt: skip
+        finally:
+            LETTER.reset(token)
+        handler.server = server
+        return Session(server, handler, recorder, exchange, self.capacity)

@@ -1,0 +1,99 @@
+"""What the transports' tests share."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+
+import pytest
+
+
+class Loopback:
+    """Opens listeners, accepts from them, and closes all at the end."""
+
+    def __init__(self):
+        self.listeners = []
+
+    def listen(self, transport):
+        """The only listener of ``transport``."""
+        (listener,) = self.listen_all(transport)
+        return listener
+
+    def listen_all(self, transport):
+        """Every listener of ``transport``."""
+        listeners = transport.listen()
+        self.listeners.extend(listeners)
+        return listeners
+
+    def accept(self, listener):
+        """The next request; waits until there is one."""
+        readable, _, _ = select.select([listener], [], [], 10)
+        assert readable, "nothing arrived"
+        return listener.accept()
+
+
+@pytest.fixture
+def loopback():
+    """Opens listeners and closes them after the test."""
+    loopback = Loopback()
+    yield loopback
+    for listener in loopback.listeners:
+        listener.close()
+
+
+@pytest.fixture
+def open_descriptors():
+    """Counts this process's descriptors."""
+    folder = "/proc/self/fd"
+    if not os.path.isdir(folder):
+        pytest.skip("descriptors are counted by /proc")
+    return lambda: len(os.listdir(folder))
+
+
+@pytest.fixture
+def in_thread():
+    """Runs a function in a thread; the returned call waits for its result."""
+
+    def start(function, *args):
+        results = []
+
+        def run():
+            try:
+                results.append((True, function(*args)))
+            except Exception as error:
+                results.append((False, error))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+
+        def result():
+            thread.join(10)
+            assert results, "the thread hangs"
+            well, value = results[0]
+            if not well:
+                raise value
+            return value
+
+        return result
+
+    return start
+
+
+@pytest.fixture
+def in_child():
+    """Runs a function in a forked process; True if it returned something true."""
+
+    def run(function):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = 0 if function() else 2
+            finally:
+                os._exit(status)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    return run
