@@ -54,6 +54,18 @@ class Permits:
             pass  # already signalled; a wake-up too many does no harm
         return False
 
+    def forget(self, wakeup: WakeUp) -> None:
+        """``wakeup`` has its permit.  If it was signalled for another one meanwhile, that goes to the next who waits."""
+        try:
+            self._waiters.remove(wakeup)
+        except ValueError:
+            pass
+        if self._free and self._waiters:
+            try:
+                self._waiters.popleft().signal()
+            except IndexError:
+                pass
+
     @property
     def free(self) -> int:
         """How many are left, for reports; it may be out of date when you read it."""

@@ -234,8 +234,8 @@ class Job(Protocol):
         """End it unserved, and say why: the peer is closed, the outcome is REFUSED."""
         ...
 
-    def disown(self) -> None:
-        """Another process has it: close our copy.  The outcome is recorded later by `settle`."""
+    def disown(self, where: str = "") -> None:
+        """Another process has it (``where``, for people): close our copy.  `settle` records the outcome later."""
         ...
 
     def run_remotely(self) -> bytes:
@@ -245,7 +245,7 @@ class Job(Protocol):
         """
         ...
 
-    def hand_over(self, channel: socket) -> None:
+    def hand_over(self, channel: socket, where: str = "") -> None:
         """Send the request to a worker that attends ``channel``, descriptor and all, and disown it."""
         ...
 

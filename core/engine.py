@@ -5,7 +5,8 @@ from __future__ import annotations
 import _thread
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from socket import socket
 from time import monotonic
@@ -26,7 +27,9 @@ from tricorn.ledger import Ledger
 __all__ = ["Engine", "Plan"]
 
 #: Seconds that cancelled jobs get to fall over the connection that was cut under them.
-CANCEL_GRACE_S = 0.5
+CANCEL_GRACE_S = 0.2
+#: Seconds after which a dispatcher whose ``serve`` does not return at the end is left behind.
+OVERRUN_S = 1.0
 #: How long at most a deadline that was moved closer goes unnoticed by who waits for jobs, in seconds.
 DRAIN_SLICE_S = 0.05
 
@@ -77,6 +80,8 @@ class Engine:
         self._conducting = False
         #: True while a thread is in `run` or `handle_one`.
         self.serving = False
+        self._off_duty = threading.Event()
+        self._off_duty.set()
         self._stopped_at = 0.0
         self._pid = os.getpid()
 
@@ -84,19 +89,16 @@ class Engine:
 
     def run(self) -> DrainReport:
         """Serve until `request_stop`, then end; returns how it went."""
-        self.serving = True
         try:
-            self.dispatcher.serve(self.intake)
+            with self._on_duty():
+                self.dispatcher.serve(self.intake)
         finally:
-            self.intake.stop()
-            self.serving = False
             report = self.end()
         return report
 
     def handle_one(self, timeout: float | None) -> bool:
         """Take one job and hand it to the dispatcher; False if none came within ``timeout`` seconds."""
-        self.serving = True
-        try:
+        with self._on_duty():
             job = self.intake.next(timeout)
             if job is None:
                 return False
@@ -105,8 +107,16 @@ class Engine:
             except Exception as error:
                 job.refuse("it could not be dispatched", error)
             return True
+
+    @contextmanager
+    def _on_duty(self) -> Iterator[None]:
+        self._off_duty.clear()
+        self.serving = True
+        try:
+            yield
         finally:
             self.serving = False
+            self._off_duty.set()
 
     @property
     def stopping(self) -> bool:
@@ -146,6 +156,14 @@ class Engine:
         self.intake.close()
         self.done.set()
         return report
+
+    def wait_done(self, timeout: float | None) -> DrainReport:
+        """From another thread than the serving one: wait for the end, and see to it if that thread does not come."""
+        patience = (self.drain_timeout if timeout is None else timeout) + CANCEL_GRACE_S + OVERRUN_S
+        if not self.done.wait(patience):
+            self.conduct()
+        assert self.report is not None
+        return self.report
 
     def conduct(self) -> DrainReport:
         """Bring every job to its end, once; who comes second waits for the report."""
@@ -188,7 +206,7 @@ class Engine:
                     job.drain()
             assert self._deadline is not None
             part = self._deadline.sooner(Deadline.after(DRAIN_SLICE_S))
-            if self.dispatcher.join(part) and ledger.wait_idle(part):
+            if self.dispatcher.join(part) and self._off_duty.wait(part.remaining()) and ledger.wait_idle(part):
                 return True
             if self._deadline.expired:
                 return False

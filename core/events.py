@@ -88,14 +88,14 @@ class DrainReport:
     server's whole life; ``abandoned`` names each job that outlived its deadline, with its stack."""
 
     duration: float
-    accepted: int
-    completed: int
-    failed: int
-    refused: int
-    disconnected: int
-    timed_out: int
-    cancelled: int
-    lost: int
+    accepted: int = 0
+    completed: int = 0
+    failed: int = 0
+    refused: int = 0
+    disconnected: int = 0
+    timed_out: int = 0
+    cancelled: int = 0
+    lost: int = 0
     abandoned: tuple[JobInfo, ...] = ()
 
     @property

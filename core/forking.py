@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from time import monotonic, sleep
 
 from attrs import define
 
@@ -21,6 +22,8 @@ __all__ = ["Child", "check_platform", "fork_child", "refuse_if_threaded"]
 _PR_SET_PDEATHSIG = 1
 #: Exit status of a child in which our own code failed: EX_SOFTWARE of sysexits.h.
 EX_SOFTWARE = 70
+#: Seconds for which the kernel may still show a thread that Python has joined already; mostly it is 0.0001.
+LEAVING_S = 0.1
 
 
 def check_platform(what: str) -> None:
@@ -29,16 +32,24 @@ def check_platform(what: str) -> None:
         raise ConfigurationError(f"{what} needs fork and pidfds (Linux 5.3 or later); use ThreadPool (thread-pool) here")
 
 
+def _count_threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return threading.active_count()
+
+
 def refuse_if_threaded(what: str) -> None:
     """Raise `~tricorn.errors.StateError` if this process has a second thread.
 
     A child inherits every lock that another thread happens to hold, and nobody in the child will release it: in
     a test, 17 to 20 of 45 children hung for ever on a lock of the application.
     """
-    try:
-        count = len(os.listdir("/proc/self/task"))
-    except OSError:
-        count = threading.active_count()
+    count = _count_threads()
+    limit = monotonic() + LEAVING_S
+    while count > 1 and threading.active_count() == 1 and monotonic() < limit:
+        sleep(0.0005)
+        count = _count_threads()
     if count > 1:
         names = ", ".join(sorted(thread.name for thread in threading.enumerate()))
         raise StateError(
@@ -115,7 +126,12 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
         finally:
             _flush()
             os._exit(status)
-    return Child(pid, os.pidfd_open(pid))
+    try:
+        return Child(pid, os.pidfd_open(pid))
+    except OSError:  # out of descriptors: a child that nobody can hold must not live
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _settle_in(parent: int, death_signal: signal.Signals, prctl: Callable[..., int] | None) -> None:

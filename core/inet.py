@@ -84,10 +84,9 @@ def _open_each(
     skipped: OSError | None = None
     with ExitStack() as undo:
         for place in places:
-            if opened:
-                place = _with_port(place, opened[0].getsockname()[1])
+            same_port = _with_port(place, opened[0].getsockname()[1]) if opened else place
             try:
-                opened.append(undo.enter_context(_open(place, kind, options, backlog)))
+                opened.append(undo.enter_context(_open(same_port, kind, options, backlog)))
             except OSError as error:
                 if error.errno not in _ELSEWHERE:
                     raise

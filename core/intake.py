@@ -81,6 +81,7 @@ class ListenerIntake(Intake):
             elif permits.notify(waiter.poke):
                 waiter.listen(False)
                 waiter.wait(timeout)
+                permits.forget(waiter.poke)
         return None
 
     # -- accepting

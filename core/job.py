@@ -182,9 +182,10 @@ class ServedJob:
         self._end(error)
         return isinstance(error, Exception)
 
-    def disown(self) -> None:
-        """Another process has the request."""
+    def disown(self, where: str = "") -> None:
+        """Another process has the request; ``where`` says which."""
         self.stage = _HANDLER
+        self.where = where
         _ = self.request.local
         self.request.disown()
 
@@ -204,10 +205,10 @@ class ServedJob:
         """The server's side of worker processes."""
         return self.service.crew
 
-    def hand_over(self, channel: socket) -> None:
+    def hand_over(self, channel: socket, where: str = "") -> None:
         """Send the request through ``channel``, and disown it."""
         send_request(channel, self.id, self.request)
-        self.disown()
+        self.disown(where)
 
     def settle(self, report: bytes | None, ended: str = "") -> None:
         """In the parent: record what the child said, or that it said nothing."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections.abc import Mapping
 from time import monotonic
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from tricorn.deadline import Deadline
@@ -110,13 +112,17 @@ class Ledger:
     def in_flight(self, *, stacks: bool = False) -> tuple[JobInfo, ...]:
         """What is in flight now, oldest first."""
         frames = sys._current_frames() if stacks else {}
-        infos = [_describe(job, frames) for job in list(self.jobs.values())]
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        infos = [_describe(job, frames, names) for job in list(self.jobs.values())]
         for board in list(self.boards):
             infos += board.in_flight()
         return tuple(sorted(infos, key=lambda info: -info.age))
 
 
-def _describe(job: ServedJob, frames: dict[int, object]) -> JobInfo:
+def _describe(job: ServedJob, frames: Mapping[int, FrameType], names: Mapping[int | None, str]) -> JobInfo:
+    where = job.where
+    if not where and job.thread:
+        where = f"thread {names.get(job.thread, job.thread)}"
     frame = frames.get(job.thread)
-    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""  # type: ignore[arg-type]
-    return JobInfo(job.id, job.request.peer, monotonic() - job.accepted_at, job.stage, job.where, stack)
+    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    return JobInfo(job.id, job.request.peer, monotonic() - job.accepted_at, job.stage, where, stack)

@@ -48,7 +48,9 @@ def listening_errors(scheme: str, address: object) -> Iterator[None]:
     except ListenError:
         raise
     except socket.gaierror as error:
-        message = f"cannot listen on {scheme} {show_address(address)}: the host name cannot be resolved ({error.strerror})"
+        message = (
+            f"cannot listen on {scheme} {show_address(address)}: the host name cannot be resolved ({error.strerror})"
+        )
         raise ListenError(message, errno=error.errno, address=address) from error
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)

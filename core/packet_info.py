@@ -76,4 +76,3 @@ def _read_ipv6(content: bytes, port: int) -> _Arrival:
     if address[0] == 0xFF:  # a group
         return local, None
     return local, address + (interface if link_local else _ANY_INTERFACE)
-

@@ -43,13 +43,16 @@ class TransportPart:
     """A transport: a `~tricorn.contracts.Transport` class that is asked for as ``scheme:location?options``.
 
     ``locate`` says what the location looks like: `~tricorn.locations.HOST_AND_PORT`, `~tricorn.locations.PATH`,
-    `~tricorn.locations.NOWHERE` (the default), or a `~tricorn.locations.Locator` of one's own.
+    `~tricorn.locations.NOWHERE` (the default), or a `~tricorn.locations.Locator` of one's own.  ``example`` is a
+    location, with options if need be, that can be served on any machine; ``tricorn matrix`` tries it.  The three
+    locators above need none.
     """
 
     corner: ClassVar[Corner] = Corner.TRANSPORT
     scheme: str = field(validator=_well_named)
     target: str | type[Transport]
     locate: Locator = NOWHERE
+    example: str | None = None
 
     @property
     def name(self) -> str:

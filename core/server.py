@@ -209,11 +209,16 @@ class Server:
             self._serve(engine)
 
         try:
-            self._process = launch(f"{type(self.dispatcher).__name__}: start()", engine, serve, self._observers)
+            what = f"{type(self.dispatcher).__name__}: start()"
+            self._process = launch(what, engine, serve, self._observers, self._process_ended)
         except BaseException:
             engine.end()
             self._life.try_advance(State.CLOSED)
             raise
+
+    def _process_ended(self, report: DrainReport) -> None:
+        self._report = report
+        self._life.try_advance(State.CLOSED)
 
     def handle_request(self, timeout: float | None = None) -> bool:
         """Take one request, give it to the dispatcher, and return True; False if none came in ``timeout`` seconds.
@@ -262,7 +267,7 @@ class Server:
             return self._report
         if self._engine is None:
             self._life.try_advance(State.CLOSED)
-            self._report = DrainReport(0.0, *([0] * 8))
+            self._report = DrainReport(0.0)
             return self._report
         return self._drain(self._engine, timeout)
 
@@ -270,20 +275,17 @@ class Server:
         if in_handler(sys._getframe()):
             raise StateError("drain() waits for running requests, and this is one: call request_stop() instead")
         if self._process is not None:
-            self._report = self._process.drain(self._plan.drain_timeout if timeout is None else timeout)
-            self._life.try_advance(State.CLOSED)
-            return self._report
+            return self._process.drain(self._plan.drain_timeout if timeout is None else timeout)
         engine.limit(timeout)
         engine.request_stop()
         if self._life.try_advance(State.DRAINING, only_from=State.BOUND):
             engine.end()
             self._closed(engine)
-        engine.done.wait()
-        stuck = self.dispatcher.in_place and engine.report is not None and engine.report.abandoned
-        if self._thread is not None and not stuck:
+        report = engine.wait_done(timeout)
+        if self._thread is not None and not engine.serving:
             self._thread.join()
-        assert engine.report is not None
-        return engine.report
+        self._closed(engine)
+        return report
 
     def close(self) -> None:
         """End now: a drain with no time.  What runs is cut off.  Does nothing on a closed server."""

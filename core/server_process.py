@@ -52,10 +52,16 @@ class _Forwarder:
         _send(self._control, "event", event)
 
 
-def launch(what: str, engine: Engine, serve: Callable[[Observers], object], observers: Observers) -> ServerProcess:
+def launch(
+    what: str,
+    engine: Engine,
+    serve: Callable[[Observers], object],
+    observers: Observers,
+    ended: Callable[[DrainReport], None],
+) -> ServerProcess:
     """Fork a process that runs ``serve`` with the observers it is given, and close our copies of the listeners.
 
-    Raises `~tricorn.errors.StateError` in a program that has threads already, `OSError` if fork(2) fails.
+    ``ended`` is called with the report when it is over, on a thread of our own.  Raises `~tricorn.errors.StateError` in a program that has threads already, `OSError` if fork(2) fails.
     """
     refuse_if_threaded(what)
     observers.refresh()
@@ -74,7 +80,7 @@ def launch(what: str, engine: Engine, serve: Callable[[Observers], object], obse
         theirs.close()
     for listener in engine.listeners:
         listener.disown()
-    return ServerProcess(child, ours, engine, observers)
+    return ServerProcess(child, ours, engine, observers, ended)
 
 
 def _serve_here(engine: Engine, control: socket.socket, serve: Callable[[], object]) -> int:
@@ -111,7 +117,15 @@ def _obey(engine: Engine, control: socket.socket, order: str, value: Any) -> Non
 class ServerProcess:
     """The outside of a server process.  Safe from any thread; `request_stop` also from a signal handler."""
 
-    def __init__(self, child: Child, control: socket.socket, engine: Engine, observers: Observers) -> None:
+    def __init__(
+        self,
+        child: Child,
+        control: socket.socket,
+        engine: Engine,
+        observers: Observers,
+        ended: Callable[[DrainReport], None],
+    ) -> None:
+        self._tell_end = ended
         self._child = child
         self._control = control
         self._engine = engine
@@ -149,9 +163,10 @@ class ServerProcess:
         self._control.close()
         self._engine.intake.close()
         if self.report is None:
-            self.report = DrainReport(0.0, *([0] * 7), lost=1)
+            self.report = DrainReport(0.0, accepted=1, lost=1)
             self._observers.tell(WorkerEnded(self.pid, words, expected=False))
             self._observers.tell(ServerClosed(self.report))
+        self._tell_end(self.report)
         self.done.set()
 
     def request_stop(self) -> None:

@@ -68,7 +68,7 @@ class Fork(Dispatcher):
             self._reap(None)
         refuse_if_threaded("Fork")
         child = fork_child(lambda: self._attend(job), death_signal=signal.SIGKILL)
-        job.disown()
+        job.disown(f"process {child.pid}")
         self._children[child.pidfd] = (child, job)
         self._prepare().register(child.pidfd, select.EPOLLIN)
 
@@ -129,3 +129,5 @@ class Fork(Dispatcher):
             for end in self._reports:
                 end.close()
             self._epoll = self._reports = None
+            self._told.clear()
+            self._draining = False

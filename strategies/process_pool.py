@@ -157,6 +157,7 @@ class _FedPost:
         self._crew = crew
         self._ours, self._theirs = make_channel()
         self._ours.setblocking(False)
+        self._where = ""
         self.jobs: dict[int, Job] = {}
 
     def main(self) -> int:
@@ -164,6 +165,7 @@ class _FedPost:
         return self._crew.attend_channel(self._inner, self._theirs)
 
     def manned(self, pid: int) -> None:
+        self._where = f"process {pid}"
         self._theirs.close()
 
     def has_room(self) -> bool:
@@ -172,7 +174,7 @@ class _FedPost:
     def give(self, job: Job) -> bool:
         """Hand ``job`` over; False if the worker cannot take it just now, or has died."""
         try:
-            job.hand_over(self._ours)
+            job.hand_over(self._ours, self._where)
         except (BlockingIOError, BrokenPipeError, ConnectionError):
             return False
         self.jobs[job.id] = job

@@ -103,6 +103,7 @@ class Thread(Dispatcher):
         for _ in range(idle):
             self._jobs.put(None)
         with self._changed:
+            self._ending = False
             limit = monotonic() + 1.0
             while self._threads > stuck and (left := limit - monotonic()) > 0:
                 self._changed.wait(left)

@@ -70,3 +70,8 @@ class ThreadPool(Dispatcher):
         for thread in self._threads:
             thread.join(deadline.remaining())
         return not any(thread.is_alive() for thread in self._threads)
+
+    def close(self) -> None:
+        """Forget the threads, so that another server can use this dispatcher; a stuck one is a daemon."""
+        self._threads.clear()
+        self._queue = None

@@ -58,7 +58,7 @@ class Memory(Transport):
     kind: ClassVar[Kind] = Kind.STREAM
     in_process: ClassVar[bool] = True
 
-    name: str = field(
+    name: str | None = field(
         default=None,
         converter=_named,
         validator=_check_name,

@@ -116,7 +116,7 @@ class TCPListener(Listener):
         return self._socket.fileno()
 
     def accept(self) -> Connection:
-        """accept(2): one system call on Linux.  The connection's socket is blocking."""
+        """accept(2); on Linux there is nothing to set on the connection's socket, which blocks."""
         connection = accept_stream(self._socket, self._family, socket.IPPROTO_TCP)
         for option in self._options:
             with suppress(OSError):  # the peer is gone already, which its handler will see

@@ -47,7 +47,11 @@ class UnixDatagram(Transport):
         converter=path_text, validator=check_path, metadata={"help": "path of the socket, or @name"}
     )
     mode: int = field(
-        default=0o600, kw_only=True, validator=check_mode, metadata={"help": "permission bits of the socket file"}
+        default=0o600,
+        kw_only=True,
+        validator=check_mode,
+        repr=oct,
+        metadata={"help": "permission bits of the socket file", "spell": oct},
     )
     user: str | int | None = field(
         default=None, kw_only=True, validator=check_owner, metadata={"help": "owner of the socket file"}

@@ -45,7 +45,11 @@ class UnixStream(Transport):
         converter=path_text, validator=check_path, metadata={"help": "path of the socket, or @name"}
     )
     mode: int = field(
-        default=0o600, kw_only=True, validator=check_mode, metadata={"help": "permission bits of the socket file"}
+        default=0o600,
+        kw_only=True,
+        validator=check_mode,
+        repr=oct,
+        metadata={"help": "permission bits of the socket file", "spell": oct},
     )
     user: str | int | None = field(
         default=None, kw_only=True, validator=check_owner, metadata={"help": "owner of the socket file"}
@@ -89,7 +93,7 @@ class UnixStreamListener(Listener):
         return self._socket.fileno()
 
     def accept(self) -> Connection:
-        """accept(2): one system call on Linux.  The connection's socket is blocking."""
+        """accept(2); on Linux there is nothing to set on the connection's socket, which blocks."""
         return accept_stream(self._socket, socket.AF_UNIX)
 
     def close(self) -> None:

@@ -28,7 +28,7 @@ def on_main_thread() -> bool:
 
 
 @contextmanager
-def in_thread(call: Callable[[], Any], what: str) -> Iterator[list[Any]]:
+def in_thread(call: Callable[[], Any], what: str, bound: float = BOUND_S) -> Iterator[list[Any]]:
     """Run ``call`` beside the block and wait for it at its end; the list then has its result.
 
     What it raises is raised here.
@@ -45,8 +45,8 @@ def in_thread(call: Callable[[], Any], what: str) -> Iterator[list[Any]]:
     thread = threading.Thread(target=run, name="tricorn-testing", daemon=True)
     thread.start()
     yield results
-    thread.join(BOUND_S)
-    expect(not thread.is_alive(), f"{what} did not return within {BOUND_S:g} s")
+    thread.join(bound)
+    expect(not thread.is_alive(), f"{what} did not return within {bound:g} s")
     if errors:
         raise errors[0]
 

@@ -11,7 +11,7 @@ from tricorn.contracts import Dispatcher, Kind
 from tricorn.events import JobFinished, JobRefused, JobStarted, ServerStopping, Status
 from tricorn.lifecycle import State
 from tricorn.testing.bounds import BOUND_S, alarm, expect, in_thread, on_main_thread
-from tricorn.testing.session import Bench, Session
+from tricorn.testing.session import Bench
 
 __all__ = ["LAWS"]
 
@@ -24,8 +24,7 @@ _SHORT_S = 0.2
 def every_job_has_one_outcome(bench: Bench) -> None:
     """every accepted request is served, and ends in exactly one outcome"""
     with bench.session() as session:
-        callers = [session.call() for _ in range(_BURST)] if bench.kind is not Kind.STREAM else []
-        callers = callers or [session.call() for _ in range(_BURST)]
+        callers = [session.call() for _ in range(_BURST)]
         for number, caller in enumerate(callers):
             caller.say(f"echo {number}")
         for number, caller in enumerate(callers):
@@ -67,7 +66,7 @@ def a_killed_handler_costs_only_itself(bench: Bench) -> None:
             expect(outcome.status is Status.LOST, f"{word!r} ended as {outcome.status.value}")
             session.check_alive(f"a handler that obeyed {word!r}")
         session.check_capacity()
-        report = session.server.drain(BOUND_S)
+        report = session.drain(BOUND_S)
         expect(report.lost == 2, f"two requests were lost, and the report says: {report}")
 
 
@@ -161,9 +160,7 @@ def a_drain_ends_by_its_deadline(bench: Bench) -> None:
     """a drain ends by its deadline even with a handler that never returns, and reports that handler"""
     with bench.session() as session:
         caller = session.hold()
-        with in_thread(lambda: session.server.drain(_SHORT_S), "a drain with a stubborn handler") as reports:
-            pass
-        (report,) = reports
+        report = session.drain(_SHORT_S)
         left = report.cancelled + len(report.abandoned)
         expect(left == 1, f"one handler was still running, and the report says: {report}")
         named = [info.peer for info in report.abandoned] or [session.recorder.outcome(1).peer]
@@ -175,12 +172,10 @@ def a_silent_peer_is_cut_off_at_the_deadline(bench: Bench) -> None:
     if bench.kind is not Kind.STREAM:
         return
     with bench.session() as session:
-        caller = session.call()
-        caller.say("half of an ord", end="")
-        session.recorder.wait(JobStarted)
-        session.hold_briefly(caller)
-        report = session.server.drain(_SHORT_S)
-        expect(report.accepted == 1 and not report.abandoned, f"a handler that waits for its peer was left: {report}")
+        heard = session.call("linger").hear()
+        expect(heard == "lingering", f"a request that was to linger got {heard!r}")
+        report = session.drain(_SHORT_S)
+        expect(report.cancelled == 1, f"a handler was waiting for its peer at the deadline, and the report says: {report}")
 
 
 def stopping_before_the_start_ends_it_at_once(bench: Bench) -> None:

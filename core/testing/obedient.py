@@ -101,6 +101,12 @@ class Obedient:
             self.pause(_LOOK_S)
         answer(request, "done")
 
+    def do_linger(self, request: Any) -> None:
+        """Wait for more of a request; only for streams."""
+        os.write(request.socket.fileno(), b"lingering\n")  # past the socket's notes: as far as it knows, no answer yet
+        while request.recv(1):
+            pass
+
     def do_letter(self, request: Any) -> None:
         """Tell the context variable, and change it."""
         answer(request, LETTER.get())

@@ -8,14 +8,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field
 
 from tricorn.contracts import Dispatcher, Kind
-from tricorn.events import DrainReport, Outcome, ServerClosed
+from tricorn.events import DrainReport, JobFinished, Outcome, ServerClosed
+from tricorn.lifecycle import State
 from tricorn.server import Server
-from tricorn.testing.bounds import BOUND_S, expect
+from tricorn.testing.bounds import BOUND_S, expect, in_thread
 from tricorn.testing.callers import Caller, Exchange
 from tricorn.testing.leaks import no_leaks
 from tricorn.testing.obedient import LETTER, Obedient
@@ -35,8 +36,6 @@ class Session:
     #: Requests that must be able to run at once.
     capacity: int
     _callers: list[Caller] = field(factory=list, init=False)
-    #: How many jobs ended, as far as somebody asked for it.
-    _ended: int = field(default=0, init=False)
 
     def call(self, *words: str) -> Caller:
         """A new client; it gives the order at once if there is one."""
@@ -62,16 +61,11 @@ class Session:
         expect(heard == "alive", f"after {after} a new request got {heard!r} instead of its answer")
 
     def outcome_of(self, *words: str) -> Outcome:
-        """How a request ended that is no longer running, one after the other."""
-        self.settle()
+        """How a request ended; everything before it has ended, too."""
+        number = len(self._callers)  # each caller made one request
+        self.recorder.wait(JobFinished, number)
         self.call(*words)
-        return self.recorder.outcome(self._ended + 1)
-
-    def settle(self) -> None:
-        """Wait until every job so far has its outcome."""
-        from tricorn.events import JobFinished, JobStarted
-
-        self._ended = len(self.recorder.wait(JobFinished, len(self.recorder.of(JobStarted))))
+        return self.recorder.outcome(number + 1)
 
     def hold(self) -> Caller:
         """A client whose request is running now, and goes on until `release`."""
@@ -102,16 +96,24 @@ class Session:
         for caller in held:
             expect(caller.hear() == "done", "a request that was held did not end when it was let go")
 
+    def drain(self, timeout: float) -> DrainReport:
+        """`Server.drain`, but whoever waits for it in vain is told so."""
+        if self.server.state is State.BOUND:  # nobody serves: it is this thread that ends the server
+            return self.server.drain(timeout)
+        with in_thread(lambda: self.server.drain(timeout), f"drain({timeout:g})", timeout + BOUND_S) as reports:
+            pass
+        return cast("DrainReport", reports[0])
+
     def finish(self) -> DrainReport:
-        """Drain, with no job left running, and check the books."""
-        report = self.server.drain(BOUND_S)
+        """Drain, where nothing should be in the way of a clean end."""
+        report = self.drain(BOUND_S)
         expect(report.clean, f"the drain had to cut something off, or lost it: {report}")
         return report
 
     def closed(self) -> DrainReport:
-        """Wait for the server's end, which somebody else has asked for; check the books."""
+        """How it ended, once it did; somebody else has asked for it."""
         self.recorder.wait(ServerClosed)
-        return self.server.drain(BOUND_S)
+        return self.drain(BOUND_S)
 
     def tidy(self) -> None:
         """Whatever happened: let everything go."""
@@ -119,7 +121,7 @@ class Session:
         for caller in self._callers:
             with suppress(OSError):
                 caller.close()
-        self.server.drain(1.0)
+        self.drain(1.0)
         self.exchange.close()
 
 

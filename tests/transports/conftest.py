@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import stat
 import threading
 
 import pytest
+
+from tricorn.errors import ListenError
+from tricorn.transports import UnixDatagram, UnixStream
 
 
 class Loopback:
@@ -97,3 +102,65 @@ def in_child():
     if not hasattr(os, "fork"):
         pytest.skip("no fork here")
     return run
+
+
+# -- for both Unix transports
+
+
+@pytest.fixture(params=[UnixStream, UnixDatagram], ids=["stream", "datagram"])
+def transport(request):
+    """Both Unix transports, one after the other."""
+    return request.param
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of the test's own."""
+    return tmp_path
+
+
+@pytest.fixture
+def mode_of():
+    """The permission bits of a path."""
+    return lambda path: stat.S_IMODE(os.lstat(path).st_mode)
+
+
+@pytest.fixture
+def connected():
+    """Connects a client's socket to a path, as a transport's clients do."""
+
+    def connect(transport, path):
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM if transport is UnixStream else socket.SOCK_DGRAM)
+        try:
+            client.connect(path)
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    return connect
+
+
+@pytest.fixture
+def leave_stale():
+    """Makes a socket file that nobody holds, as a killed server leaves it."""
+
+    def make(path, kind=socket.SOCK_STREAM):
+        with socket.socket(socket.AF_UNIX, kind) as sock:
+            sock.bind(path)
+
+    return make
+
+
+@pytest.fixture
+def refused():
+    """The error of listening on a path, which names it."""
+
+    def listen(transport, path, **options):
+        with pytest.raises(ListenError) as caught:
+            transport(path, **options).listen()
+        assert caught.value.address == str(path)
+        assert str(path) in str(caught.value)
+        return caught.value
+
+    return listen

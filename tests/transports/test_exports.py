@@ -27,8 +27,12 @@ def test_unknown_name_is_an_attribute_error():
 
 def test_importing_the_package_loads_no_transport():
     """A transport's module is imported when its name is asked for, and not before."""
-    program = "import sys, tricorn.transports as t; before = 'tricorn.transports.tcp' in sys.modules; t.TCP; " + (
-        "print(before, 'tricorn.transports.tcp' in sys.modules, 'tricorn.transports.udp' in sys.modules)"
-    )
+    program = """
+import sys
+import tricorn.transports
+before = "tricorn.transports.tcp" in sys.modules
+tricorn.transports.TCP
+print(before, "tricorn.transports.tcp" in sys.modules, "tricorn.transports.udp" in sys.modules)
+"""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.split() == ["False", "True", "False"]

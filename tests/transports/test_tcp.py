@@ -33,13 +33,8 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def resolve_to(monkeypatch, *addresses):
     """Make every name mean ``addresses``."""
 
-    def getaddrinfo(host, port, type=0, flags=0):
-        return [
-            (socket.AF_INET6, type, 0, "", (address, port, 0, 0))
-            if ":" in address
-            else (socket.AF_INET, type, 0, "", (address, port))
-            for address in addresses
-        ]
+    def getaddrinfo(host, port, **hints):
+        return [(socket.AF_INET, hints["type"], 0, "", (address, port)) for address in addresses]
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 

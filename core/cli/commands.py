@@ -1,0 +1,135 @@
+"""The commands and their options; what they do is in the modules beside this one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from tricorn.cli import words
+from tricorn.cli.listing import parts_record, show_parts
+from tricorn.cli.log import configure_log
+from tricorn.cli.matrix import failures, fill_matrix, matrix_record, show_matrix
+from tricorn.cli.output import complain, make_printable, say, silence
+from tricorn.cli.serving import Session, compose
+from tricorn.cli.status import BUG, INTERRUPTED, UNCLEAN, UNUSABLE
+from tricorn.errors import TricornError
+from tricorn.server import DRAIN_TIMEOUT_S, MAX_CONNECTIONS
+
+__all__ = ["root", "run"]
+
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (``sys.argv`` by default) and return its exit status; errors are one line on stderr."""
+    make_printable()
+    try:
+        status = root.main(arguments, prog_name="tricorn", standalone_mode=False)
+    except click.ClickException as error:
+        complain(error.format_message() + _see_help(error))
+        return UNUSABLE
+    except (KeyboardInterrupt, click.Abort):
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        silence()
+        return UNCLEAN
+    except TricornError as error:
+        logging.getLogger("tricorn.cli").debug("what led to it:", exc_info=error)
+        complain(str(error))
+        return UNUSABLE
+    except Exception:
+        traceback.print_exc()
+        return BUG
+    return status if isinstance(status, int) else 0
+
+
+def _see_help(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see: {context.command_path} --help)" if context is not None else ""
+
+
+def _seconds(context: click.Context, option: click.Parameter, value: float) -> float:
+    if not math.isfinite(value) or value < 0:
+        raise click.BadParameter(f"{value} is no length of time; allowed: seconds, 0 or more")
+    return value
+
+
+@click.group(invoke_without_command=True, help=words.ROOT)
+@click.version_option(
+    version("tricorn"), "--version", message=f"%(prog)s %(version)s (Python {platform.python_version()})"
+)
+@click.pass_context
+def root(context: click.Context) -> None:
+    """The group of all commands; alone it shows its help."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@root.command(help=words.SERVE)
+@click.argument("transports", metavar="TRANSPORT...", nargs=-1, required=True)
+@click.argument("handler")
+@click.option(
+    "--dispatcher", "-d", metavar="NAME[?OPTIONS]", default="thread-pool", show_default=True,
+    help="Who pulls requests, and where each runs.",
+)  # fmt: skip
+@click.option(
+    "--drain-timeout", metavar="SECONDS", type=float, default=DRAIN_TIMEOUT_S, show_default=True, callback=_seconds,
+    help="How long running requests get once the server stops; then they are cut off.",
+)  # fmt: skip
+@click.option(
+    "--max-connections", metavar="N", type=click.IntRange(min=1), default=MAX_CONNECTIONS, show_default=True,
+    help="Most requests in flight in one serving process; the dispatcher may hold fewer.",
+)  # fmt: skip
+@click.option(
+    "--log-level", type=click.Choice(_LEVELS, case_sensitive=False), show_default="info, with --quiet error",
+    help="The least that is logged, on standard error.",
+)  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="Log errors only, and print no report at the end.")
+@click.pass_context
+def serve(
+    context: click.Context, transports: tuple[str, ...], handler: str, dispatcher: str, drain_timeout: float,
+    max_connections: int, log_level: str | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Compose a server from texts and serve until a signal."""
+    configure_log(log_level or ("error" if quiet else "info"))
+    parts = compose(transports, dispatcher, handler)
+    session = Session(parts, drain_timeout=drain_timeout, max_connections=max_connections, quiet=quiet)
+    context.exit(session.run())
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+
+
+@root.command(help=words.PARTS)
+@_json_option
+def parts(as_json: bool) -> None:
+    """Show what is installed."""
+    if as_json:
+        say(json.dumps(parts_record(), indent=2))
+    else:
+        show_parts()
+
+
+@root.command(help=words.MATRIX)
+@_json_option
+@click.option(
+    "--timeout", metavar="SECONDS", type=float, default=5.0, show_default=True, callback=_seconds,
+    help="How long a client waits for an answer; a cell that hangs is ended 5 seconds later.",
+)  # fmt: skip
+@click.pass_context
+def matrix(context: click.Context, as_json: bool, timeout: float) -> None:
+    """Try every transport with every dispatcher."""
+    filled = fill_matrix(timeout)
+    if as_json:
+        say(json.dumps(matrix_record(filled), indent=2))
+    else:
+        show_matrix(filled)
+    context.exit(UNCLEAN if failures(filled) else 0)

@@ -1,0 +1,147 @@
+"""One cell of the matrix: a server on an address of its own, and a client that knows nothing of Tricorn."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from urllib.parse import quote
+
+from attrs import frozen
+
+from tricorn import names
+from tricorn.cli.client import NoClient, converse
+from tricorn.contracts import Transport
+from tricorn.errors import ConfigurationError, IncompatibleParts, PluginConflict, PluginLoad, UnknownPlugin
+from tricorn.events import Event, JobFinished, JobRefused
+from tricorn.forking import fork_child
+from tricorn.importing import explain
+from tricorn.locations import HOST_AND_PORT, NOWHERE, PATH
+from tricorn.observe.escape import escape_error
+from tricorn.parts import TransportPart
+from tricorn.server import Server
+
+__all__ = ["FAILED", "NOT_TRIED", "REFUSED", "SERVED", "Trial", "trial_address", "try_pair"]
+
+SERVED, REFUSED, NOT_TRIED, FAILED = "served", "refused", "not tried", "failed"
+#: Seconds that a server gets to end, and that a trial gets beyond its client's patience.
+DRAIN_S, GRACE_S = 1.0, 5.0
+
+
+@frozen
+class Trial:
+    """What came of one pair.  ``reason`` says why it was not served; ``seconds`` is how long all of it took."""
+
+    transport: str
+    dispatcher: str
+    result: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def trial_address(part: TransportPart, folder: Path) -> str | None:
+    """An address that nobody else has: a free port of the loopback interface, a path in ``folder``; ``None`` if the
+    part does not tell what its addresses look like."""
+    if part.example is not None:
+        return f"{part.scheme}:{part.example}"
+    if part.locate is HOST_AND_PORT:
+        return f"{part.scheme}://127.0.0.1:0"
+    if part.locate is PATH:
+        return f"{part.scheme}:{quote(os.fsencode(folder / 'server'))}"
+    return f"{part.scheme}:" if part.locate is NOWHERE else None
+
+
+def try_pair(part: TransportPart, dispatcher: str, folder: Path, timeout: float) -> Trial:
+    """Serve one echo, in a process of its own where there are such: whatever a plugin leaves behind ends with it.
+
+    Returns within ``timeout`` + 5 seconds.  ``folder`` is private and empty.
+    """
+    pair = (part.scheme, dispatcher)
+    text = trial_address(part, folder)
+    if text is None:
+        reason = f"transport '{part.scheme}' gives no example of an address that can be served on any machine"
+        return Trial(*pair, NOT_TRIED, reason)
+    began = monotonic()
+
+    def attempt() -> tuple[str, str]:
+        return _attempt(text, dispatcher, folder, timeout)
+
+    result, reason = _in_child(attempt, timeout + GRACE_S) if hasattr(os, "pidfd_open") else attempt()
+    return Trial(*pair, result, reason, round(monotonic() - began, 4))
+
+
+def _attempt(text: str, dispatcher: str, folder: Path, timeout: float) -> tuple[str, str]:
+    """The result, and the reason."""
+    troubles: list[str] = []
+    try:
+        transport = names.transport(text)
+        server = Server(
+            transport, dispatcher, "echo", log=False, observers=[_complainer(troubles)], drain_timeout=DRAIN_S
+        )
+        return SERVED, _serve_once(server, transport, folder, timeout)
+    except IncompatibleParts as error:
+        return REFUSED, str(error)
+    except (UnknownPlugin, PluginConflict, PluginLoad) as error:
+        return FAILED, str(error)
+    except (ConfigurationError, NoClient) as error:
+        return NOT_TRIED, str(error)
+    except Exception as error:
+        return FAILED, "; ".join([explain(error), *troubles])
+
+
+def _serve_once(server: Server, transport: Transport, folder: Path, timeout: float) -> str:
+    payload = os.urandom(1000)
+    with server:
+        server.start()
+        answer = converse(transport, server.address, payload, folder, timeout)
+        report = server.drain()
+    if answer != payload:
+        raise RuntimeError(f"{len(payload)} bytes were sent, and {len(answer)} other ones came back")
+    if not report.clean:
+        raise RuntimeError(f"the client was served, but the server was {report}")
+    return ""
+
+
+def _complainer(troubles: list[str]) -> Callable[[Event], None]:
+    def complain(event: Event) -> None:
+        if isinstance(event, JobFinished | JobRefused) and event.outcome.error is not None:
+            troubles.append(f"the server says: {escape_error(event.outcome.error)}")
+
+    return complain
+
+
+def _in_child(attempt: Callable[[], tuple[str, str]], patience: float) -> tuple[str, str]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+
+        def main() -> int:
+            theirs.send(json.dumps(attempt()).encode("ascii"))
+            return 0
+
+        child = fork_child(main, death_signal=signal.SIGKILL)
+        try:
+            told, ended = _listen(ours, child.pidfd, patience)
+        finally:
+            child.send_signal(signal.SIGKILL)
+            _, words = child.reap()
+    if told:
+        result, reason = json.loads(told)
+        return result, reason
+    return FAILED, f"its process {words}" if ended else f"it hung: nothing came of it in {patience:g} seconds"
+
+
+def _listen(sock: socket.socket, pidfd: int, patience: float) -> tuple[bytes, bool]:
+    """What the child tells, and whether it has ended; returns once one of these is there, or after ``patience``."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    ready = dict(poll.poll(patience * 1000))
+    try:
+        return sock.recv(65536, socket.MSG_DONTWAIT), pidfd in ready
+    except BlockingIOError:
+        return b"", pidfd in ready
