@@ -13,8 +13,9 @@
     Server(TCP("127.0.0.1", 9999), ThreadPool(workers=16), shout).serve_forever(signals=True)
 
 The words, in the order in which a request meets them: a **transport** is a description of where requests come from;
-its **listener** is the live thing; the **intake** takes a **permit**, accepts a **connection**, **datagram** or **item** from it, and makes
-it a **job**; the **dispatcher** moves the job to a worker; the **handler** serves it; its **outcome** is told to the **observers**.
+its **listener** is the live thing; the **intake** takes a **permit**, accepts a **connection**, **datagram** or
+**item** from it, and makes it a **job**; the **dispatcher** moves the job to a worker; the **handler** serves it; its
+**outcome** is told to the **observers**.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class Permits:
         return False
 
     def forget(self, wakeup: WakeUp) -> None:
-        """``wakeup`` has its permit.  If it was signalled for another one meanwhile, that goes to the next who waits."""
+        """``wakeup`` has its permit.  If it was signalled for another one meanwhile, that goes to who waits next."""
         try:
             self._waiters.remove(wakeup)
         except ValueError:

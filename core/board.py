@@ -5,8 +5,8 @@ Shared anonymous memory, written by one process and read by its parent::
     counts   how many jobs were opened, and how many ended in each status    9 x u64
     slots    one for each job in flight: number, start, length and text of the peer
 
-and one socket for events, by which the worker tells what the observers want to know.  Nothing is pickled: the peer's address is
-JSON, so are the events.
+and one socket for events, by which the worker tells what the observers want to know.  Nothing is pickled: the peer's
+address is JSON, so are the events.
 """
 
 from __future__ import annotations

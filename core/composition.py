@@ -41,8 +41,8 @@ def _name(part: object) -> str:
 def _check_pair(transport: Transport, dispatcher: Dispatcher) -> None:
     if transport.in_process and dispatcher.forks:
         raise IncompatibleParts(
-            f"{_name(dispatcher)} runs requests in other processes, and those of {_name(transport)} exist only in this one; "
-            f"use {dispatcher.instead}, or another transport"
+            f"{_name(dispatcher)} runs requests in other processes, and those of {_name(transport)} exist only in "
+            f"this one; use {dispatcher.instead}, or another transport"
         )
     if transport.kind not in dispatcher.kinds:
         raise IncompatibleParts(
@@ -63,7 +63,11 @@ def _check_handler(transports: Sequence[Transport], dispatcher: Dispatcher, hand
     for transport in transports:
         if transport.kind not in kinds:
             wanted = _join(sorted(kind.value for kind in kinds))
-            near = {Kind.STREAM: "TCP or UnixStream", Kind.DATAGRAM: "UDP or UnixDatagram", Kind.ITEM: "a source of items"}
+            near = {
+                Kind.STREAM: "TCP or UnixStream",
+                Kind.DATAGRAM: "UDP or UnixDatagram",
+                Kind.ITEM: "a source of items",
+            }
             advice = _join([near[kind] for kind in sorted(kinds, key=lambda kind: kind.value)])
             raise IncompatibleParts(
                 f"{getattr(handler, '__name__', handler)!r} handles {wanted} requests, and {_name(transport)} yields "

@@ -6,8 +6,8 @@ Who implements what::
     a dispatcher author   Dispatcher: one of `serve` and `dispatch`, plus `join`; often nothing more
     a handler author      nothing here: any callable will do
 
-`Connection`, `Datagram` (`tricorn.connection`, `tricorn.datagram`) and `Item` are the three kinds of request; each keeps the
-`Request` contract, which is what a job needs of it.
+`Connection`, `Datagram` (`tricorn.connection`, `tricorn.datagram`) and `Item` are the three kinds of request; each
+keeps the `Request` contract, which is what a job needs of it.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from tricorn.board import Board
 from tricorn.contracts import Dispatcher, Kind, Request
 from tricorn.errors import WorkerLost
 from tricorn.events import AcceptPaused, Event, JobFinished, JobRefused, JobStarted, Outcome, Status
+from tricorn.forking import admit_termination
 from tricorn.ledger import Ledger
 from tricorn.observers import Observers
 from tricorn.report import Report, send_report
@@ -72,9 +73,9 @@ class EngineCrew:
         return _run(engine)
 
     def enter_child(self, request: Request) -> None:
-        """The listeners are the parent's; a datagram still replies by its own."""
-        if request.kind is not Kind.DATAGRAM:
-            for listener in self.engine.listeners:
+        """The listeners are the parent's; a datagram still replies by its own, an item is acknowledged by its own."""
+        for listener in self.engine.listeners:
+            if listener.kind is Kind.STREAM or listener.kind is not request.kind:
                 listener.disown()
 
     # -- in the parent
@@ -103,5 +104,6 @@ class EngineCrew:
 
 def _run(engine: Engine) -> int:
     with draining_signals(engine, (signal.SIGTERM,)):
+        admit_termination()
         report = engine.run()
     return 1 if report.abandoned else 0

@@ -48,8 +48,8 @@ class Plan:
 class Engine:
     """One dispatcher on one intake, from the first job to the report.
 
-    `run` belongs to the serving thread.  `request_stop` is safe anywhere, a signal handler included: it takes no lock.  The
-    end is conducted by the serving thread; where that thread runs the jobs itself (``in_place``), by a short-lived
+    `run` belongs to the serving thread.  `request_stop` is safe anywhere, a signal handler included: it takes no
+    lock.  The end is conducted by the serving thread; where that thread runs the jobs itself (``in_place``), by a short-lived
     thread of its own, since a thread inside a handler cannot watch a deadline.
     """
 
@@ -150,9 +150,9 @@ class Engine:
     def end(self) -> DrainReport:
         """On the serving thread (or where nobody serves): close, wait for the jobs, close the rest."""
         self.request_stop()
-        self._close_listeners(lambda listener: listener.kind is not Kind.DATAGRAM)
+        self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
         report = self.conduct()
-        self._close_listeners(lambda listener: True)  # jobs still replied by the datagram sockets
+        self._close_listeners(lambda listener: True)  # jobs still replied by datagram sockets, or acknowledged items
         self.intake.close()
         self.done.set()
         return report

@@ -104,13 +104,11 @@ class DrainReport:
         return not (self.cancelled or self.lost or self.abandoned)
 
     def __str__(self) -> str:
-        counts = [f"{self.accepted} accepted"]
-        for name in ("completed", "failed", "refused", "disconnected", "timed_out", "cancelled", "lost"):
-            if value := getattr(self, name):
-                counts.append(f"{value} {name.replace('_', ' ')}")
-        if self.abandoned:
-            counts.append(f"{len(self.abandoned)} abandoned")
-        return f"drained in {self.duration:.3f} s: " + ", ".join(counts)
+        names = ("accepted", "completed", "failed", "refused", "disconnected", "timed_out", "cancelled", "lost")
+        counts = [(getattr(self, name), name.replace("_", " ")) for name in names]
+        counts.append((len(self.abandoned), "abandoned"))
+        shown = [f"{count} {name}" for count, name in counts if count or name == "accepted"]
+        return f"drained in {self.duration:.3f} s: " + ", ".join(shown)
 
 
 @frozen

@@ -17,7 +17,7 @@ from attrs import define
 
 from tricorn.errors import ConfigurationError, StateError
 
-__all__ = ["Child", "check_platform", "fork_child", "refuse_if_threaded"]
+__all__ = ["Child", "admit_termination", "check_platform", "fork_child", "refuse_if_threaded"]
 
 _PR_SET_PDEATHSIG = 1
 #: Exit status of a child in which our own code failed: EX_SOFTWARE of sysexits.h.
@@ -29,7 +29,9 @@ LEAVING_S = 0.1
 def check_platform(what: str) -> None:
     """Raise `~tricorn.errors.ConfigurationError` where there are no processes to fork or no pidfds to hold them by."""
     if not hasattr(os, "fork") or not hasattr(os, "pidfd_open"):
-        raise ConfigurationError(f"{what} needs fork and pidfds (Linux 5.3 or later); use ThreadPool (thread-pool) here")
+        raise ConfigurationError(
+            f"{what} needs fork and pidfds (Linux 5.3 or later); use ThreadPool (thread-pool) here"
+        )
 
 
 def _count_threads() -> int:
@@ -110,12 +112,18 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
     """Fork; the child runs ``main`` and exits with its result, stdio flushed.  Raises `OSError` if fork(2) fails.
 
     ``death_signal`` reaches the child when this process dies, by whatever cause.  The child ignores SIGINT, since a
-    Ctrl-C goes to the whole group and the parent decides what it means.
+    Ctrl-C goes to the whole group and the parent decides what it means.  SIGTERM is held back in it until ``main`` has
+    a handler and calls `admit_termination`; before, it would find the handler of the parent.
     """
     prctl = _load_prctl()  # before the fork: importing in a child costs each one
     parent = os.getpid()
     _flush()  # or the child would print our buffered output once more
-    pid = os.fork()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        pid = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
     if pid == 0:
         status = EX_SOFTWARE
         try:
@@ -126,12 +134,18 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
         finally:
             _flush()
             os._exit(status)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         return Child(pid, os.pidfd_open(pid))
     except OSError:  # out of descriptors: a child that nobody can hold must not live
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+
+
+def admit_termination() -> None:
+    """In a forked child whose SIGTERM handler is in place: let in what was held back since the fork."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _settle_in(parent: int, death_signal: signal.Signals, prctl: Callable[..., int] | None) -> None:

@@ -1,11 +1,12 @@
 """One request's whole service: open, handler, close, outcome.
 
-The hot path of every dispatcher that runs jobs in its own process.  `ServedJob._serve` is the only place that calls user code
-of a request, and `ServedJob._end` the only one that closes and records.
+The hot path of every dispatcher that runs jobs in its own process.  `ServedJob._serve` is the only place that calls
+user code of a request, and `ServedJob._end` the only one that closes and records.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
 from _thread import get_ident
 from collections.abc import Callable
@@ -59,6 +60,12 @@ class Service:
     open_timeout: float | None = None
 
 
+def _may_be_ctrl_c() -> bool:
+    """False on a thread of ours, and where SIGINT raises nothing: then it was the handler that raised it."""
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    return on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @define(eq=False)
 class ServedJob:
     """The one implementation of `tricorn.contracts.Job`."""
@@ -95,8 +102,8 @@ class ServedJob:
         """Serve it to its end on this thread."""
         error = self._serve()
         self._end(error)
-        if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-            raise error  # Ctrl-C, and not a handler that raised it on a thread of ours
+        if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c():
+            raise error
 
     def _serve(self) -> BaseException | None:
         """Open and call the handler; what went wrong comes back as a value."""

@@ -103,9 +103,7 @@ class Ledger:
         with self._lock:
             self._waiting = True
             try:
-                return self._idle.wait_for(
-                    lambda: sum(self._counts.values()) >= self._opened, deadline.remaining()
-                )
+                return self._idle.wait_for(lambda: sum(self._counts.values()) >= self._opened, deadline.remaining())
             finally:
                 self._waiting = False
 

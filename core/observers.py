@@ -1,7 +1,7 @@
 """Who is told what happened.
 
-An observer is a callable that takes one event (`tricorn.events`).  It is called on the thread where the fact came about, so it
-must be quick and must not block; for jobs in other processes it is called in the server's own process.  It may
+An observer is a callable that takes one event (`tricorn.events`).  It is called on the thread where the fact came
+about, so it must be quick and must not block; for jobs in other processes it is called in the server's own process.  It may
 have two attributes that spare the server the building of events nobody wants:
 
 ``events``  the event classes it wants; absent means all
@@ -60,8 +60,11 @@ class Observers:
             return
         self._complained.add(id(observer))
         try:
-            logging.getLogger("tricorn").exception(
-                "observer %r raised on %s; further errors of it are not logged", observer, type(event).__name__
+            logging.getLogger("tricorn").error(
+                "observer %r raised on %s; further errors of it are not logged",
+                observer,
+                type(event).__name__,
+                exc_info=True,
             )
         except Exception:
             pass  # a broken log handler must not cost a request

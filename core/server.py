@@ -61,8 +61,8 @@ class Server:
     ``drain_timeout``
         Seconds that running requests get when the server stops; 8 by default, never unlimited.
 
-    Building one opens, binds and starts nothing.  Raises `~tricorn.errors.ConfigurationError` for parts that are wrong or do
-    not fit.  Every method may be called from any thread unless it says otherwise.
+    Building one opens, binds and starts nothing.  Raises `~tricorn.errors.ConfigurationError` for parts that are
+    wrong or do not fit.  Every method may be called from any thread unless it says otherwise.
     """
 
     def __init__(
@@ -229,7 +229,9 @@ class Server:
             self.bind()
         engine = self._engine_now("handle a request")
         if type(self.dispatcher).dispatch is Dispatcher.dispatch:
-            raise StateError(f"{type(self.dispatcher).__name__} takes no single requests; use serve_forever() or start()")
+            raise StateError(
+                f"{type(self.dispatcher).__name__} takes no single requests; use serve_forever() or start()"
+            )
         self._life.advance(State.SERVING, doing="handle a request")
         try:
             return engine.handle_one(timeout)
@@ -259,8 +261,8 @@ class Server:
     def drain(self, timeout: float | None = None) -> DrainReport:
         """Stop accepting, end idle connections, wait for running requests until ``timeout``, then cancel them.
 
-        ``timeout`` in seconds, ``drain_timeout`` by default.  Returns when the server is closed, with the report; a second
-        call returns the same.  Raises `~tricorn.errors.StateError` from inside a handler, which would wait for itself:
+        ``timeout`` in seconds, ``drain_timeout`` by default.  Returns when the server is closed, with the report; a
+        second call returns the same.  Raises `~tricorn.errors.StateError` from inside a handler, which would wait for itself:
         use `request_stop` there.
         """
         if self._report is not None:

@@ -1,11 +1,11 @@
 """A server in a process of its own: how a dispatcher that forks serves in the background.
 
-Forking from a program with threads is unsafe, and a background server is a thread.  So `Server.start` forks once, while the
-program still has a single thread; the new process serves, stays single-threaded, and forks as it likes.  This side
+Forking from a program with threads is unsafe, and a background server is a thread.  So `Server.start` forks once,
+while the program still has a single thread; the new process serves, stays single-threaded, and forks as it likes.  This side
 keeps one thread that passes the events on to the observers and waits for the end.
 
-The two talk over a socket pair that keeps messages apart (SOCK_SEQPACKET): JSON, never a pickle.  The end of that stream is
-the end of the process; the death of this program reaches it as SIGTERM, which drains it.
+The two talk over a socket pair that keeps messages apart (SOCK_SEQPACKET): JSON, never a pickle.  The end of that
+stream is the end of the process; the death of this program reaches it as SIGTERM, which drains it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from tricorn.engine import CANCEL_GRACE_S, Engine
 from tricorn.errors import StateError
 from tricorn.events import DrainReport, Event, JobInfo, ServerClosed, WorkerEnded
-from tricorn.forking import Child, fork_child, refuse_if_threaded
+from tricorn.forking import Child, admit_termination, fork_child, refuse_if_threaded
 from tricorn.observers import Observers
 from tricorn.signals import draining_signals
 from tricorn.wire import MAX_PACKET, decode_value, encode_value
@@ -61,7 +61,8 @@ def launch(
 ) -> ServerProcess:
     """Fork a process that runs ``serve`` with the observers it is given, and close our copies of the listeners.
 
-    ``ended`` is called with the report when it is over, on a thread of our own.  Raises `~tricorn.errors.StateError` in a program that has threads already, `OSError` if fork(2) fails.
+    ``ended`` is called with the report when it is over, on a thread of our own.  Raises `~tricorn.errors.StateError`
+    in a program that has threads already, `OSError` if fork(2) fails.
     """
     refuse_if_threaded(what)
     observers.refresh()
@@ -102,6 +103,7 @@ def _serve_here(engine: Engine, control: socket.socket, serve: Callable[[], obje
     engine.intake.watch(control.fileno(), obey)
     engine.between = obey
     with draining_signals(engine, (signal.SIGTERM,)):
+        admit_termination()
         serve()
     return 0
 
@@ -194,4 +196,3 @@ class ServerProcess:
         self._thread.join()
         assert self.report is not None
         return self.report
-

@@ -32,7 +32,9 @@ def in_handler(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def draining_signals(engine: Engine, numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[None]:
+def draining_signals(
+    engine: Engine, numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
+) -> Iterator[None]:
     """The first signal drains, a second one closes now; the previous handlers come back at the end.
 
     Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.

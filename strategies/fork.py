@@ -11,7 +11,7 @@ from attrs import define, field, validators
 
 from tricorn.contracts import Dispatcher, Intake, Job
 from tricorn.deadline import Deadline
-from tricorn.forking import Child, check_platform, fork_child, refuse_if_threaded
+from tricorn.forking import Child, admit_termination, check_platform, fork_child, refuse_if_threaded
 from tricorn.report import receive_report, send_report
 
 __all__ = ["Fork"]
@@ -21,9 +21,9 @@ __all__ = ["Fork"]
 class Fork(Dispatcher):
     """Each request runs in a child process of its own, which shares nothing with the next.
 
-    At most ``max_children`` at once; further requests wait in the kernel.  A child is reaped the moment it ends, by its own
-    pidfd, so other children of the program are never touched; it holds no listener, flushes its output, and dies with its
-    parent.  What a handler changes in memory is lost with the child.  Needs a single-threaded program
+    At most ``max_children`` at once; further requests wait in the kernel.  A child is reaped the moment it ends, by
+    its own pidfd, so other children of the program are never touched; it holds no listener, flushes its output, and dies
+    with its parent.  What a handler changes in memory is lost with the child.  Needs a single-threaded program
     (`~tricorn.errors.StateError` says so) and Linux.  Replaces `socketserver.ForkingMixIn`.
     """
 
@@ -75,6 +75,7 @@ class Fork(Dispatcher):
     def _attend(self, job: Job) -> int:
         """In the child: serve the one job, and tell the parent how it went."""
         signal.signal(signal.SIGTERM, lambda number, frame: job.request.drain())
+        admit_termination()
         assert self._reports is not None
         send_report(self._reports[1], job.id, job.run_remotely())
         return 0

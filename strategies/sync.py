@@ -15,8 +15,8 @@ __all__ = ["Sync"]
 class Sync(Dispatcher):
     """Runs each request where it was accepted; the next one waits in the kernel meanwhile.
 
-    The right choice for quick handlers on datagrams, for tests, and inside a `ProcessPool`; one slow client holds up all
-    others.  Replaces `socketserver.TCPServer` and `~socketserver.UDPServer` without a mix-in.
+    The right choice for quick handlers on datagrams, for tests, and inside a `ProcessPool`; one slow client holds up
+    all others.  Replaces `socketserver.TCPServer` and `~socketserver.UDPServer` without a mix-in.
     """
 
     in_place: ClassVar[bool] = True

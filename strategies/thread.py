@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from time import monotonic
 
 from attrs import define, field, validators
 
@@ -33,6 +32,9 @@ class Thread(Dispatcher):
     _idle: int = field(default=0, init=False, repr=False)
     _blocked: int = field(default=0, init=False, repr=False)
     _ending: bool = field(default=False, init=False, repr=False)
+    #: Grows at each `close`; a thread of an earlier one that comes out of its handler ends.
+    _generation: int = field(default=0, init=False, repr=False)
+    _leaving: int = field(default=0, init=False, repr=False)
 
     @limit.validator
     def _positive(self, attribute: object, value: int) -> None:
@@ -60,24 +62,27 @@ class Thread(Dispatcher):
     def _start(self) -> None:
         self._threads += 1
         try:
-            threading.Thread(target=self._work, name="tricorn-thread", daemon=True).start()
+            threading.Thread(target=self._work, args=(self._generation,), name="tricorn-thread", daemon=True).start()
         except BaseException:
             self._threads -= 1
             raise
 
-    def _work(self) -> None:
-        try:
-            while (job := self._next()) is not None:
-                job.run()
-                del job  # not to keep the connection while idle
-                with self._changed:
-                    self._idle += 1
-                    if self._blocked or self._ending:
-                        self._changed.notify()
-        finally:
+    def _work(self, generation: int) -> None:
+        while (job := self._next()) is not None:
+            job.run()
+            del job  # not to keep the connection while idle
             with self._changed:
+                if generation != self._generation:
+                    return  # closed meanwhile, and we were not counted on any more
+                self._idle += 1
+                if self._blocked or self._ending:
+                    self._changed.notify()
+        with self._changed:
+            if generation == self._generation:
                 self._threads -= 1
-                self._changed.notify_all()
+            else:
+                self._leaving -= 1
+            self._changed.notify_all()
 
     def _next(self) -> Job | None:
         try:
@@ -98,12 +103,12 @@ class Thread(Dispatcher):
     def close(self) -> None:
         """Send the idle threads home; one that is stuck in a handler is left behind (it is a daemon)."""
         with self._changed:
-            idle, self._idle = self._idle, 0
-            stuck = self._threads - idle
+            idle = self._idle
+            self._idle = self._threads = 0
+            self._leaving += idle
+            self._generation += 1
+            self._ending = False
         for _ in range(idle):
             self._jobs.put(None)
         with self._changed:
-            self._ending = False
-            limit = monotonic() + 1.0
-            while self._threads > stuck and (left := limit - monotonic()) > 0:
-                self._changed.wait(left)
+            self._changed.wait_for(lambda: not self._leaving, 1.0)

@@ -1,4 +1,4 @@
-"""The README's programs and the examples, run as a newcomer would run them: as scripts, each in a process of its own."""
+"""The README's programs and the examples, run as a newcomer would: as scripts, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def moved(text: str) -> tuple[str, int]:
 @contextmanager
 def running(*command: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
     """The command, until SIGTERM; it must drain and end with status 0."""
-    process = subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd
-    )
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
     try:
         yield process
         process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The workshop: one test command everywhere, notes for users, and nothing in a file that is true of one machine only."""
+"""The workshop: one test command everywhere, notes for users, and nothing that is true of one machine only."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)
 SKIPPED_FOLDERS = {".git", ".venv", ".tox", "build", "dist", "out", "__pycache__"}
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+]
 TEXT = {".c", ".cfg", ".ini", ".md", ".py", ".pyi", ".sh", ".toml", ".txt", ".yaml", ".yml", ""}
 
 
@@ -112,7 +118,7 @@ def test_no_file_holds_what_is_true_of_one_machine_only(pattern: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))])  # fmt: skip
+@pytest.mark.parametrize("page", PAGES)
 def test_links_of_a_page_lead_somewhere(page: str) -> None:
     """Those to files of the repository."""
     text = (ROOT / page).read_text()

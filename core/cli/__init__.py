@@ -15,5 +15,8 @@ def main() -> None:
         print(f"tricorn: error: the command line needs {needed}: pip install 'tricorn[cli]'", file=sys.stderr)
         sys.exit(2)
     from tricorn.cli.commands import run
+    from tricorn.cli.leaving import LEAVE_GRACE_S, in_background, leave_now
 
-    sys.exit(run())
+    if status := run():  # whatever an imported handler has left running
+        in_background(leave_now, status, LEAVE_GRACE_S)
+    sys.exit(status)

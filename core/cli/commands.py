@@ -73,7 +73,7 @@ def root(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-@root.command(help=words.SERVE)
+@root.command(help=words.SERVE, short_help="Serve until SIGTERM or Ctrl-C.")
 @click.argument("transports", metavar="TRANSPORT...", nargs=-1, required=True)
 @click.argument("handler")
 @click.option(
@@ -108,7 +108,7 @@ def serve(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 
 
-@root.command(help=words.PARTS)
+@root.command(help=words.PARTS, short_help="List what is installed.")
 @_json_option
 def parts(as_json: bool) -> None:
     """Show what is installed."""
@@ -118,7 +118,7 @@ def parts(as_json: bool) -> None:
         show_parts()
 
 
-@root.command(help=words.MATRIX)
+@root.command(help=words.MATRIX, short_help="Try every transport with every dispatcher.")
 @_json_option
 @click.option(
     "--timeout", metavar="SECONDS", type=float, default=5.0, show_default=True, callback=_seconds,

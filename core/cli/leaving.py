@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tricorn.engine import CANCEL_GRACE_S
-
 __all__ = ["LEAVE_GRACE_S", "bounded", "in_background", "leave_now"]
 
-#: Seconds after the drain deadline by which the process has left: requests that were cut off fall over, then it ends.
-LEAVE_GRACE_S = CANCEL_GRACE_S + 1.0
+#: Seconds that the process gets to leave by itself once there is nothing left to do.
+LEAVE_GRACE_S = 1.0
 #: Seconds that flushing may take: a pipe may be full, and a stuck thread may hold the lock of a file.
 FLUSH_S = 0.5
 
@@ -28,8 +26,8 @@ def in_background(call: Callable[..., object], *arguments: Any) -> None:
         _thread.start_new_thread(call, arguments)
 
 
-def bounded(call: Callable[[], object]) -> None:
-    """Run ``call``, and wait for it `FLUSH_S` seconds at most."""
+def bounded(call: Callable[[], object], seconds: float = FLUSH_S) -> None:
+    """Run ``call``, and wait for it ``seconds`` at most."""
     done = threading.Event()
 
     def run() -> None:
@@ -39,7 +37,7 @@ def bounded(call: Callable[[], object]) -> None:
             done.set()
 
     in_background(run)
-    done.wait(FLUSH_S)
+    done.wait(seconds)
 
 
 def leave_now(status: int, patience: float) -> None:

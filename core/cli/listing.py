@@ -59,7 +59,8 @@ def _rows(part: InstalledPart) -> list[list[Cell]]:
     if part.error:
         return [[(part.name, "bold"), ("", ""), ("", ""), ("", ""), (f"broken: {part.error}", "red"), source]]
     written = f" Written {part.written}" if part.written != part.name else ""
-    first = [(part.name, "bold"), ("", ""), ("", ""), ("", ""), (part.summary + written, ""), source]
+    meaning = part.summary.replace("`", "") + written  # a docstring's, so it has markup
+    first = [(part.name, "bold"), ("", ""), ("", ""), ("", ""), (meaning, ""), source]
     return [first, *(_option_row(option) for option in part.options)]
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
@@ -61,7 +62,7 @@ def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]]
     if not console.is_terminal:
         say(_plain(title, header, [[text for text, _ in row] for row in safe]))
         return
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold", header_style="bold")
     for name in header:
         table.add_column(name, overflow="fold")
     for row in safe:

@@ -20,6 +20,7 @@ from tricorn.cli.output import complain, say
 from tricorn.cli.status import CLEAN, UNCLEAN
 from tricorn.composition import check_composition
 from tricorn.contracts import Dispatcher, Kind, Listener, Transport
+from tricorn.engine import CANCEL_GRACE_S, OVERRUN_S
 from tricorn.errors import IncompatibleParts
 from tricorn.events import DrainReport, Event, JobInfo, ServerStarted
 from tricorn.forking import refuse_if_threaded
@@ -29,6 +30,8 @@ from tricorn.server import Server
 __all__ = ["Parts", "Session", "compose"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: Seconds in which a thread that was interrupted at the drain deadline gets out of what it does.
+_MOMENT_S = 0.3
 
 
 @define(eq=False)
@@ -102,13 +105,10 @@ class Session:
 
     def run(self) -> int:
         """Serve until a signal or `Server.request_stop`; print what there is to tell; returns the exit status."""
+        self._server.bind()
         for number in _SIGNALS:  # for before and after; between them are those of serve_forever
             signal.signal(number, self._on_signal_outside)
-        self._server.bind()
-        try:
-            report: DrainReport | None = self._server.serve_forever(signals=True)
-        except KeyboardInterrupt:  # a handler raised it in this thread, which ends the server too
-            report = self._server.report
+        report = self._server.serve_forever(signals=True)
         self._over.set()
         self._conclude(report)
         left = self._drain_timeout - (monotonic() - (self._stopped_at or monotonic()))
@@ -155,23 +155,25 @@ class Session:
         first = self._stopped_at is None
         self._stopped_at = self._stopped_at or monotonic()
         if not self._parts.dispatcher.forks:  # and a thread would make it refuse the request that it is at
-            in_background(self._leave_stuck, (self._drain_timeout if first else 0.0) + LEAVE_GRACE_S)
+            in_background(self._leave_stuck, self._drain_timeout if first else 0.0)
 
     def _leave_stuck(self, patience: float) -> None:
-        if self._over.wait(patience):
+        reports: list[DrainReport] = []
+        bounded(lambda: reports.append(self._server.drain(patience)), patience + CANCEL_GRACE_S + OVERRUN_S + _MOMENT_S)
+        if self._over.wait(_MOMENT_S):
             return
-        self._status = UNCLEAN
-        bounded(lambda: self._conclude(self._server.drain(0)))
-        if self._telling.acquire(blocking=False):
+        if reports:
+            bounded(lambda: self._conclude(reports[0]))
+        else:
             complain("the server could not be ended in time; leaving without a report")
         leave_now(UNCLEAN, 0.0)
 
-    def _conclude(self, report: DrainReport | None) -> None:
+    def _conclude(self, report: DrainReport) -> None:
         """Print the report, once."""
         if not self._telling.acquire(blocking=False):
             return
-        self._status = CLEAN if report is not None and report.clean else UNCLEAN
-        if report is not None and not self._quiet:
+        self._status = CLEAN if report.clean else UNCLEAN
+        if not self._quiet:
             say("\n".join([str(report), *(line for job in report.abandoned for line in _job_lines(job))]))
 
 

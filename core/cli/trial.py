@@ -78,6 +78,7 @@ def try_pair(part: TransportPart, dispatcher: str, folder: Path, timeout: float)
 def _attempt(text: str, dispatcher: str, folder: Path, timeout: float) -> tuple[str, str]:
     """The result, and the reason."""
     troubles: list[str] = []
+    server = None
     try:
         transport = names.transport(text)
         server = Server(
@@ -91,6 +92,8 @@ def _attempt(text: str, dispatcher: str, folder: Path, timeout: float) -> tuple[
     except (ConfigurationError, NoClient) as error:
         return NOT_TRIED, str(error)
     except Exception as error:
+        if server is not None and server.report is not None and not server.report.clean:
+            troubles.append(f"the server {server.report}")
         return FAILED, "; ".join([explain(error), *troubles])
 
 
@@ -103,7 +106,7 @@ def _serve_once(server: Server, transport: Transport, folder: Path, timeout: flo
     if answer != payload:
         raise RuntimeError(f"{len(payload)} bytes were sent, and {len(answer)} other ones came back")
     if not report.clean:
-        raise RuntimeError(f"the client was served, but the server was {report}")
+        raise RuntimeError("the client was served, and then requests had to be cut off")
     return ""
 
 

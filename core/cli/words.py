@@ -21,7 +21,8 @@ Serve HANDLER on every TRANSPORT until SIGTERM or Ctrl-C.
 
 \b
 TRANSPORT  scheme:location?option=value&...
-           tcp://127.0.0.1:9999  udp://[::1]:514  unix:/run/app.sock?mode=0o660
+           tcp://127.0.0.1:9999  udp://[::1]:514
+           unix:/run/app.sock?mode=0o660
            Port 0 is a free one.
 HANDLER    package.module:attribute, a request-handler class or a function
            of one request; the current directory can be imported from, as
@@ -39,7 +40,7 @@ them off now.  At the end a report of how many requests ended in which way is pr
 Examples:
   tricorn serve tcp://127.0.0.1:9999 echo
   tricorn serve tcp://127.0.0.1:8000 http.server:SimpleHTTPRequestHandler
-  tricorn serve tcp://127.0.0.1:0 app:Chat --dispatcher 'thread-pool?workers=32'
+  tricorn serve tcp://127.0.0.1:0 app:Chat -d 'thread-pool?workers=32'
   tricorn serve tcp://127.0.0.1:53 udp://127.0.0.1:53 app.dns:answer -d fork
 
 \b

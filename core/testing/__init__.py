@@ -9,8 +9,8 @@
     with no_leaks():                                    # AssertionError: threads, descriptors, children left behind
         ...
 
-They need no pytest.  Where pytest is, the plugin `tricorn.testing.pytest_plugin` is loaded by itself and offers the fixture
-``tricorn_server``; a test that does not ask for it notices nothing.
+They need no pytest.  Where pytest is, the plugin `tricorn.testing.pytest_plugin` is loaded by itself and offers the
+fixture ``tricorn_server``; a test that does not ask for it notices nothing.
 """
 
 from __future__ import annotations

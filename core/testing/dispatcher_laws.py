@@ -1,4 +1,5 @@
-"""The laws of dispatchers.  Each is a function whose docstring is the law, and which raises `AssertionError` where it is broken."""
+"""The laws of dispatchers.  Each is a function whose docstring is the law, and which raises `AssertionError` where
+it is broken."""
 
 from __future__ import annotations
 
@@ -137,7 +138,7 @@ def an_idle_connection_does_not_hold_up_a_drain(bench: Bench) -> None:
     with bench.session() as session:
         idle = [session.call() for _ in range(session.capacity)]
         session.recorder.wait(JobStarted, len(idle))
-        report = session.finish()  # an idle connection that holds it up is cancelled at the deadline, which is not clean
+        report = session.finish()  # an idle connection that holds it up is cancelled at the deadline: not clean
         expect(report.completed == len(idle), f"{len(idle)} idle connections were ended, and the report says: {report}")
         expect(all(caller.hear() == "" for caller in idle), "a client of an idle connection did not see the end")
 

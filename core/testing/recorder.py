@@ -18,28 +18,29 @@ class Recorder:
     """Give it to a server as an observer.  Safe from any thread."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        #: Not named "events", by which an observer says what it wants.
+        self.told: list[Event] = []
         self._changed = threading.Condition()
 
     def __call__(self, event: Event) -> None:
         """Keep ``event``."""
         with self._changed:
-            self.events.append(event)
+            self.told.append(event)
             self._changed.notify_all()
 
     def of(self, kind: type[E]) -> list[E]:
         """The events of one class so far."""
         with self._changed:
-            return [each for each in self.events if isinstance(each, kind)]
+            return [each for each in self.told if isinstance(each, kind)]
 
     def wait(self, kind: type[E], count: int = 1) -> list[E]:
         """Those events, once there are ``count``; `AssertionError` if that takes too long."""
         with self._changed:
             came = self._changed.wait_for(
-                lambda: sum(isinstance(each, kind) for each in self.events) >= count, BOUND_S
+                lambda: sum(isinstance(each, kind) for each in self.told) >= count, BOUND_S
             )
-            told = [type(each).__name__ for each in self.events]
-        expect(came, f"no {count} x {kind.__name__} within {BOUND_S:g} s; told were {told}")
+            names = [type(each).__name__ for each in self.told]
+        expect(came, f"no {count} x {kind.__name__} within {BOUND_S:g} s; told were {names}")
         return self.of(kind)
 
     def outcome(self, count: int) -> Outcome:
@@ -49,7 +50,7 @@ class Recorder:
     def most_at_once(self) -> int:
         """The most jobs that had started and not finished."""
         running = most = 0
-        for event in list(self.events):
+        for event in list(self.told):
             running += isinstance(event, JobStarted)
             running -= isinstance(event, JobFinished)
             most = max(most, running)

@@ -160,7 +160,8 @@ class Bench:
         try:
             server = Server(
                 exchange.transport(), self.factory(), handler,
-                observers=[recorder, *options.pop("observers", ())], log=False, max_connections=self.capacity, **options,
+                observers=[recorder, *options.pop("observers", ())], log=False, max_connections=self.capacity,
+                **options,
             )  # fmt: skip
         finally:
             LETTER.reset(token)
