@@ -49,8 +49,8 @@ class Engine:
     """One dispatcher on one intake, from the first job to the report.
 
     `run` belongs to the serving thread.  `request_stop` is safe anywhere, a signal handler included: it takes no
-    lock.  The end is conducted by the serving thread; where that thread runs the jobs itself (``in_place``), by a short-lived
-    thread of its own, since a thread inside a handler cannot watch a deadline.
+    lock.  The end is conducted by the serving thread; where that thread runs the jobs itself (``in_place``), by a
+    short-lived thread of its own, since a thread inside a handler cannot watch a deadline.
     """
 
     def __init__(

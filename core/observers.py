@@ -1,8 +1,8 @@
 """Who is told what happened.
 
 An observer is a callable that takes one event (`tricorn.events`).  It is called on the thread where the fact came
-about, so it must be quick and must not block; for jobs in other processes it is called in the server's own process.  It may
-have two attributes that spare the server the building of events nobody wants:
+about, so it must be quick and must not block; for jobs in other processes it is called in the server's own process.
+It may have two attributes that spare the server the building of events nobody wants:
 
 ``events``  the event classes it wants; absent means all
 ``quiet``   True if it does not want to hear of jobs that start and complete normally; absent means False
@@ -64,7 +64,7 @@ class Observers:
                 "observer %r raised on %s; further errors of it are not logged",
                 observer,
                 type(event).__name__,
-                exc_info=True,
+                exc_info=True,  # noqa: LOG014 - called while the exception is handled
             )
         except Exception:
             pass  # a broken log handler must not cost a request

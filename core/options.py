@@ -114,8 +114,8 @@ def _unknown(name: str, options: Sequence[Option], owner: str) -> str:
 def _fields(part: type, reader: Callable[[object], Reader]) -> Iterator[Option]:
     for each in attrs.fields(part):
         if each.init:
-            help, spell = each.metadata.get("help", ""), each.metadata.get("spell", spelled)
-            yield Option(each.alias or each.name, reader(each.type), _default(each.default), help, spell)
+            note, spell = each.metadata.get("help", ""), each.metadata.get("spell", spelled)
+            yield Option(each.alias or each.name, reader(each.type), _default(each.default), note, spell)
 
 
 def _default(default: object) -> object:
@@ -159,7 +159,7 @@ def _resolved(annotation: object, part: type) -> object:
     unknown: dict[str, object] = {}
     for _ in re.findall(r"\w+", text):
         try:
-            return eval(text, {}, ChainMap(unknown, *spaces))
+            return eval(text, {}, ChainMap(unknown, *spaces))  # noqa: S307 - source code, as typing evaluates it
         except NameError as error:
             unknown[str(error.name)] = _Unreadable
         except Exception:

@@ -262,8 +262,8 @@ class Server:
         """Stop accepting, end idle connections, wait for running requests until ``timeout``, then cancel them.
 
         ``timeout`` in seconds, ``drain_timeout`` by default.  Returns when the server is closed, with the report; a
-        second call returns the same.  Raises `~tricorn.errors.StateError` from inside a handler, which would wait for itself:
-        use `request_stop` there.
+        second call returns the same.  Raises `~tricorn.errors.StateError` from inside a handler, which would wait for
+        itself: use `request_stop` there.
         """
         if self._report is not None:
             return self._report

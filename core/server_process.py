@@ -1,8 +1,8 @@
 """A server in a process of its own: how a dispatcher that forks serves in the background.
 
 Forking from a program with threads is unsafe, and a background server is a thread.  So `Server.start` forks once,
-while the program still has a single thread; the new process serves, stays single-threaded, and forks as it likes.  This side
-keeps one thread that passes the events on to the observers and waits for the end.
+while the program still has a single thread; the new process serves, stays single-threaded, and forks as it likes.
+This side keeps one thread that passes the events on to the observers and waits for the end.
 
 The two talk over a socket pair that keeps messages apart (SOCK_SEQPACKET): JSON, never a pickle.  The end of that
 stream is the end of the process; the death of this program reaches it as SIGTERM, which drains it.

@@ -22,8 +22,8 @@ class Fork(Dispatcher):
     """Each request runs in a child process of its own, which shares nothing with the next.
 
     At most ``max_children`` at once; further requests wait in the kernel.  A child is reaped the moment it ends, by
-    its own pidfd, so other children of the program are never touched; it holds no listener, flushes its output, and dies
-    with its parent.  What a handler changes in memory is lost with the child.  Needs a single-threaded program
+    its own pidfd, so other children of the program are never touched; it holds no listener, flushes its output, and
+    dies with its parent.  What a handler changes in memory is lost with the child.  Needs a single-threaded program
     (`~tricorn.errors.StateError` says so) and Linux.  Replaces `socketserver.ForkingMixIn`.
     """
 
