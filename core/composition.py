@@ -44,6 +44,11 @@ def _check_pair(transport: Transport, dispatcher: Dispatcher) -> None:
             f"{_name(dispatcher)} runs requests in other processes, and those of {_name(transport)} exist only in "
             f"this one; use {dispatcher.instead}, or another transport"
         )
+    if transport.in_process and dispatcher.needs_descriptors:
+        raise IncompatibleParts(
+            f"{_name(dispatcher)} waits for descriptors, and requests of {_name(transport)} have none; "
+            f"use {dispatcher.instead}, or another transport"
+        )
     if transport.kind not in dispatcher.kinds:
         raise IncompatibleParts(
             f"{_name(dispatcher)} does not serve {transport.kind.value} transports such as {_name(transport)}; "

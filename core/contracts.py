@@ -293,7 +293,8 @@ class Intake(ABC):
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until `stop` was called, or for ``timeout`` seconds; True if it was."""
+        """Block until `stop` was called, something that is watched was ready, or ``timeout`` seconds have passed; True
+        after `stop`."""
 
     @property
     @abstractmethod
@@ -355,6 +356,8 @@ class Dispatcher(ABC):
     kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
     #: How it can call handlers.
     shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.CLASS, Shape.FUNCTION})
+    #: True if it waits for its requests' descriptors, as event loops do.
+    needs_descriptors: ClassVar[bool] = False
     #: True if jobs run in other processes, made by fork.
     forks: ClassVar[bool] = False
     #: True if jobs run in the very thread that serves, which can then not watch a deadline.

@@ -194,12 +194,10 @@ class ListenerIntake(Intake):
         self._stopped = True
 
     def wait(self, timeout: float | None = None) -> bool:
-        deadline = Deadline.after(timeout)
-        watches = {self._stop.fileno(): self._on_stop, **self._watches}
-        waiter = make_waiter((), watches)
+        waiter = make_waiter((), {self._stop.fileno(): self._on_stop, **self._watches})
         try:
-            while not self._stopped and not deadline.expired:
-                waiter.wait(deadline.remaining())
+            if not self._stopped:
+                waiter.wait(timeout)
         finally:
             waiter.close()
         return self._stopped

@@ -147,7 +147,8 @@ class _Duplex:
         patience = self._patience(flags)
         deadline = Deadline.after(patience)
         while rest:
-            sent = self._outgoing.put(rest, 0 if patience == 0 else deadline.remaining() or _LAST_MOMENT)
+            left = deadline.remaining() if patience else patience  # 0: do not wait; None: without limit
+            sent = self._outgoing.put(rest, _LAST_MOMENT if patience and not left else left)
             rest = rest[sent:]
 
     def _patience(self, flags: int) -> float | None:

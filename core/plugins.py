@@ -157,7 +157,8 @@ _NAMELESS = "a distribution without a name"
 
 def _origin(found: Distribution) -> Origin:
     try:
-        return Origin(found.name or _NAMELESS, found.version or Origin("").version)
+        metadata = found.metadata  # `.version` warns, or fails, where the header is missing
+        return Origin(metadata.get("Name") or _NAMELESS, metadata.get("Version") or Origin("").version)
     except Exception:  # metadata that is missing or torn
         return Origin(_NAMELESS)
 

@@ -39,7 +39,8 @@ class ThreadPool(Dispatcher):
     def serve(self, intake: Intake) -> None:
         """Start the workers on ``intake`` and wait for its end."""
         self._start(intake)
-        intake.wait()
+        while not intake.wait():
+            pass
 
     def dispatch(self, job: Job) -> None:
         """Feed one job to the same workers; blocks while all are busy and as many jobs wait."""

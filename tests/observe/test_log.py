@@ -86,8 +86,10 @@ def raised(error: Exception) -> Exception:
         (
             facts.JobFinished(outcome(Status.DISCONNECTED, ConnectionResetError(104, "reset"))),
             "DEBUG",
-            "request 7 from 127.0.0.1:4711 disconnected at stage handler after 1.500 s: "
-            "ConnectionResetError: [Errno 104] reset",
+            (
+                "request 7 from 127.0.0.1:4711 disconnected at stage handler after 1.500 s: "
+                "ConnectionResetError: [Errno 104] reset"
+            ),
         ),
         (facts.JobFinished(outcome(Status.TIMED_OUT, TimeoutError())), "DEBUG", None),
         (facts.JobFinished(outcome(Status.CANCELLED)), "INFO", None),
@@ -100,8 +102,10 @@ def raised(error: Exception) -> Exception:
         (
             facts.AcceptPaused(OSError(24, "Too many open files"), 0.1, 4),
             "WARNING",
-            "accepting paused for 0.100 s: OSError: [Errno 24] Too many open files "
-            "(4 such pauses before this one not told)",
+            (
+                "accepting paused for 0.100 s: OSError: [Errno 24] Too many open files "
+                "(4 such pauses before this one not told)"
+            ),
         ),
         (facts.WorkerStarted(5), "INFO", "worker 5 started"),
         (facts.WorkerStarted(6, replaces=5), "INFO", "worker 6 started in place of 5"),

@@ -22,6 +22,8 @@ class GreenSocket(Tracked, gevent.socket.socket):
 class Gevent(Dispatcher):
     """A greenlet for each request, all in the serving thread; handlers must be cooperative."""
 
+    needs_descriptors = True
+
     limit: int = field(default=1000, validator=validators.ge(1), metadata={"help": "most greenlets at once"})
     _greenlets: gevent.pool.Group = field(factory=gevent.pool.Group, init=False, repr=False)
     _hub: gevent.hub.Hub | None = field(default=None, init=False, repr=False)

@@ -1,0 +1,40 @@
+"""What all tests share: nothing may be left behind, and a way to run a program of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tricorn.testing import no_leaks
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No test leaves a thread, a descriptor or a child process."""
+    with no_leaks():
+        yield
+
+
+@pytest.fixture
+def script(nothing_left_behind: None, tmp_path: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a Python program from its text, with pipes for all three streams; it is killed at the end of the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(text: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *map(str, arguments)]
+        pipe = subprocess.PIPE
+        program = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path)
+        started.append(program)
+        return program
+
+    yield start
+    for program in started:
+        program.kill()
+        program.communicate()
