@@ -2,8 +2,8 @@
 
 A server is a command that prints ``READY <proto>:<address>`` when clients can reach it and ends on SIGTERM.  It runs
 in a session of its own, pinned to one processor (the generator has the other), so that its CPU time, its children's
-included, can be told from everybody else's.  The machine is shared: a sample during which others used more than
-`GATE` of one processor is taken again, and the quietest of a few is kept.
+included, can be told from everybody else's.  Where the machine is shared, a sample during which others used more than
+`GATE` of one processor is taken again, and the quieter one is kept.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO, ClassVar
 
 from procfs import cpu_of_session, processes, processes_in_session
 
-__all__ = ["HERE", "OUT", "RunningServer", "Sample", "build_generator", "load", "sample"]
+__all__ = ["HERE", "OUT", "Priority", "RunningServer", "Sample", "build_generator", "load", "pinned", "sample"]
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
@@ -34,13 +34,11 @@ SERVER_CPU, GENERATOR_CPU = 0, 1
 #: The share of a processor that others may use during a sample.
 GATE = 0.08
 #: How often a sample is taken at most until it is quiet.
-TRIES = 3
-#: Seconds to wait for quiet before each of these.
-QUIET_S = 2.0
+TRIES = 2
+#: Seconds to wait for quiet before each of these, at most.
+QUIET_S = 0.5
 READY_S = 20.0
 STOP_S = 5.0
-#: Where it is allowed (as root), servers and generator go before everybody else.
-NICE = -15
 
 
 def build_generator() -> Path:
@@ -52,14 +50,28 @@ def build_generator() -> Path:
     return GENERATOR
 
 
+class Priority:
+    """Whether servers and generator go before everybody else on the machine; as root only, and not polite."""
+
+    #: From -20, first, to 19; 0 changes nothing.
+    nice = 0
+
+    @classmethod
+    def take(cls) -> None:
+        """For this process and its session: a session is what Linux shares the processors among."""
+        if cls.nice:
+            os.setpriority(os.PRIO_PROCESS, 0, cls.nice)
+            with suppress(OSError):
+                Path("/proc/self/autogroup").write_text(str(cls.nice))
+
+
 def pinned(cpu: int | None) -> Callable[[], None]:
     """What a child does between fork and exec."""
 
     def settle() -> None:
         if cpu is not None and cpu in os.sched_getaffinity(0):
             os.sched_setaffinity(0, {cpu})
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        Priority.take()
 
     return settle
 
@@ -158,7 +170,13 @@ def load(address: str, *options: str, cpu: int | None = GENERATOR_CPU, limit: fl
     """Run the generator once; its findings.  Raises `subprocess.SubprocessError` where it fails."""
     command = [str(build_generator()), "--addr", address, *options]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, check=True, timeout=limit, preexec_fn=pinned(cpu), text=True
+        command,
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=limit,
+        start_new_session=True,
+        preexec_fn=pinned(cpu),
+        text=True,
     )
     found: dict[str, object] = json.loads(done.stdout)
     return found

@@ -8,7 +8,8 @@
 Every round starts each server afresh.  Inside a round every point is measured for each server in turn, the order
 rotated from round to round, so that the machine's moods hit all alike; ratios are formed inside a round, and the
 tables show their median, with the least and the most.  ``x counterpart`` is the ratio to the server that a
-dispatcher replaces.  A ``!`` behind a name: others were busy during most of its samples.
+dispatcher replaces; ``by CPU`` the same by CPU time for each request, which is steadier where the machine is shared.
+A ``!`` behind a name: others were busy during most of its samples.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from harness import HERE, OUT, SERVER_CPU, RunningServer, Sample, build_generator, pinned, sample
+from harness import HERE, OUT, SERVER_CPU, Priority, RunningServer, Sample, build_generator, pinned, sample
 from tables import judge, table_of, table_of_drains
 from workloads import CONTENDERS, WORKLOADS, Contender, Point, Workload
 
@@ -81,7 +82,12 @@ def run_drains(given: argparse.Namespace) -> dict[str, list[float]]:
         dispatcher = name if name.startswith("ss-") else CONTENDERS[name].options[1]
         command = [sys.executable, str(HERE / "drain.py"), dispatcher, "--repetitions", str(given.repetitions)]
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, check=True, timeout=120, preexec_fn=pinned(SERVER_CPU)
+            command,
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=120,
+            start_new_session=True,
+            preexec_fn=pinned(SERVER_CPU),
         )
         drains[name] = json.loads(done.stdout)
     print("\n## drain: from the call of drain() (ss-...: shutdown()) on an idle server to its return\n")
@@ -113,6 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.5, help="of each sample")
     parser.add_argument("--warm", type=float, default=0.15, help="seconds before each sample that do not count")
     parser.add_argument("--repetitions", type=int, default=20, help="of idle drains")
+    parser.add_argument("--nice", type=int, default=0, help="below 0: go before everybody else (root only)")
     parser.add_argument("--json", type=Path, default=OUT / "run.json", help="where all samples go")
     given = parser.parse_args()
     given.workloads = given.workloads or known
@@ -138,6 +145,7 @@ def write_json(path: Path, results: dict[str, Results], drains: dict[str, list[f
 def main() -> None:
     """Run what was asked for."""
     given = arguments()
+    Priority.nice = given.nice
     build_generator()
     print(f"Python {platform.python_version()}, Linux {platform.release()}")
     results = {name: run_workload(name, given) for name in given.workloads if name != DRAIN}

@@ -9,14 +9,14 @@ from statistics import median
 from harness import Sample
 from workloads import CONTENDERS, DRAIN_GOAL_MS, GOALS, REFERENCE
 
-__all__ = ["Ratio", "Rounds", "judge", "ratio_of", "table_of", "table_of_drains"]
+__all__ = ["Ratio", "Rounds", "judge", "ratio_by_cpu", "ratio_of", "table_of", "table_of_drains"]
 
 #: The samples of one contender at one point, by round.
 Rounds = Mapping[int, Sample]
 
 HEAD = (
-    "| server | requests/s | x counterpart | [min..max] | x ss-sync | CPU us | p50 us | p99 us | oldest ms | errors |",
-    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    "| server | requests/s | x counterpart | [min..max] | by CPU | x ss-sync | CPU us | p50 us | p99 us | oldest ms | errors |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
 )
 
 
@@ -33,8 +33,16 @@ class Ratio:
 
 
 def ratio_of(ours: Rounds, theirs: Rounds) -> Ratio | None:
-    """The ratios of the rounds that both have a rate in."""
-    found = [ours[n].rate / theirs[n].rate for n in ours if n in theirs and theirs[n].rate]
+    """The ratios of the rates, of the rounds that both have one in."""
+    return _ratio([ours[n].rate / theirs[n].rate for n in ours if n in theirs and theirs[n].rate])
+
+
+def ratio_by_cpu(ours: Rounds, theirs: Rounds) -> Ratio | None:
+    """How many times as many requests the same CPU time serves."""
+    return _ratio([theirs[n].server_us / ours[n].server_us for n in ours if n in theirs and ours[n].server_us])
+
+
+def _ratio(found: list[float]) -> Ratio | None:
     return Ratio(median(found), min(found), max(found)) if found else None
 
 
@@ -53,12 +61,14 @@ def _row(name: str, samples: Mapping[str, Rounds]) -> str:
     noisy = "!" if 2 * sum(each.noisy for each in rounds.values()) > len(rounds) else ""
     counterpart = CONTENDERS[name].counterpart
     ratio = ratio_of(rounds, samples.get(counterpart, {}))
+    by_cpu = ratio_by_cpu(rounds, samples.get(counterpart, {}))
     reference = ratio_of(rounds, samples.get(REFERENCE, {}))
     cells = (
         name + noisy,
         f"{_middle(rounds, 'rate'):,.0f}",
         f"{ratio.middle:.2f} {counterpart}" if ratio else "-",
         f"[{ratio.least:.2f}..{ratio.most:.2f}]" if ratio else "-",
+        f"{by_cpu.middle:.2f}" if by_cpu else "-",
         f"{reference.middle:.2f}" if reference else "-",
         f"{_middle(rounds, 'server_us'):.1f}",
         f"{_middle(rounds, 'p50_us'):,.0f}",
@@ -88,6 +98,7 @@ def judge(results: Mapping[str, Mapping[str, Mapping[str, Rounds]]], drains: Map
             ratio = ratio_of(samples.get(goal.contender, {}), samples.get(counterpart, {}))
             if ratio is not None:
                 what = f"{goal.workload} {point}: {goal.contender} at {ratio} x {counterpart}, goal {goal.times}"
+                what += f"; by CPU {ratio_by_cpu(samples[goal.contender], samples[counterpart])}"
                 lines.append(f"{_mark(ratio.middle >= goal.times)} {what}")
     return [*lines, *_judge_drains(drains.items())]
 

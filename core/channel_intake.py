@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from tricorn.contracts import Crew, Intake
 from tricorn.handover import receive_request
 from tricorn.job import ServedJob, Service
+from tricorn.waiting import make_waiter
 from tricorn.wakeup import wait_readable
 
 __all__ = ["ChannelIntake"]
@@ -22,23 +23,30 @@ class ChannelIntake(Intake):
         self.service = service
         self._channel = channel
         self._end = threading.Event()
+        self._exhausted = False
+        self._watches: dict[int, Callable[[], None]] = {}
 
     def __iter__(self) -> Iterator[ServedJob]:
-        while (job := self._receive(wait=True)) is not None:
-            yield job
+        waiter = make_waiter((self._channel,), self._watches, shared=True)
+        try:
+            while not self._exhausted:
+                if (job := self.poll()) is not None:
+                    yield job
+                elif not self._exhausted:
+                    waiter.wait(None)
+        finally:
+            waiter.close()
 
     def next(self, timeout: float | None = None) -> ServedJob | None:
         return self.poll() if wait_readable(self._channel.fileno(), timeout) else None
 
     def poll(self) -> ServedJob | None:
         try:
-            return self._receive(wait=False)
+            received = receive_request(self._channel)
         except BlockingIOError:
             return None
-
-    def _receive(self, *, wait: bool) -> ServedJob | None:
-        received = receive_request(self._channel, wait=wait)
         if received is None:
+            self._exhausted = True
             self._end.set()
             return None
         number, request = received
@@ -68,7 +76,7 @@ class ChannelIntake(Intake):
         return self.service.crew
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
-        raise NotImplementedError("a worker's own dispatcher has no descriptors to watch")
+        self._watches[fd] = ready
 
     def close(self) -> None:
         """The channel is closed by the end of the process."""

@@ -164,8 +164,7 @@ class Transport(ABC):
 class Item(ABC):
     """One leased entry of a source that is no socket: a table row, a file, a timer.
 
-    Implement `ack` and `nack`; `value` is what the handler works on.  ``drain`` and ``abort`` do nothing: an item has
-    no peer that waits.
+    Implement `ack` and `nack`; `value` is what the handler works on.  An item has no peer that waits.
     """
 
     kind: ClassVar[Kind] = Kind.ITEM
@@ -195,11 +194,7 @@ class Item(ABC):
     def drain(self) -> None:
         """Nothing: the item is finished, or put back."""
 
-    def abort(self) -> None:
-        """Nothing: the lease runs out by itself."""
-
-    def disown(self) -> None:
-        """Nothing: a lease has no descriptor."""
+    abort = disown = drain
 
 
 class Job(Protocol):
@@ -293,8 +288,7 @@ class Intake(ABC):
 
     @abstractmethod
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until `stop` was called, something that is watched was ready, or ``timeout`` seconds have passed; True
-        after `stop`."""
+        """Block until `stop`, until something watched was ready, or for ``timeout`` seconds; True after `stop`."""
 
     @property
     @abstractmethod

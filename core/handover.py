@@ -43,13 +43,12 @@ def send_request(channel: socket.socket, number: int, request: Request) -> None:
     socket.send_fds(channel, [json.dumps(header).encode("ascii") + b"\n", data], [sock.fileno()])
 
 
-def receive_request(channel: socket.socket, *, wait: bool = True) -> tuple[int, Request] | None:
-    """The next one, with the number of its job; ``None`` at the end.
+def receive_request(channel: socket.socket) -> tuple[int, Request] | None:
+    """The next one, with the number of its job; ``None`` at the end, `BlockingIOError` if none is there now.
 
-    Raises `BlockingIOError` if none is there and ``wait`` is false.  Several threads may wait at once.
+    Safe from several threads at once.
     """
-    flags = 0 if wait else socket.MSG_DONTWAIT
-    message, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1, flags | _CLOEXEC)
+    message, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1, socket.MSG_DONTWAIT | _CLOEXEC)
     if not descriptors:
         return None
     head, _, data = message.partition(b"\n")

@@ -37,7 +37,12 @@ class ListenerIntake(Intake):
     # -- pulling
 
     def __iter__(self) -> Iterator[ServedJob]:
-        waiter = self._new_waiter()
+        try:
+            waiter = self._new_waiter()
+        except (OSError, ValueError):
+            if self._stopped:  # a thread that comes so late finds everything closed
+                return
+            raise
         try:
             while (job := self._take(waiter, None)) is not None:
                 yield job

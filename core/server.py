@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -83,7 +84,7 @@ class Server:
         check_composition(self.transports, self.dispatcher, self.handler)
         if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
             raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
-        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)) or not drain_timeout >= 0:
+        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)) or not 0 <= drain_timeout < inf:
             raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: seconds, 0 or more")
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")

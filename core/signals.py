@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tricorn.errors import StateError
 from tricorn.job import ServedJob
+from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
     from tricorn.engine import Engine
@@ -63,12 +64,27 @@ def draining_signals(
         if threading.current_thread() is not threading.main_thread():
             signal.pthread_kill(threading.main_thread().ident or 0, numbers[0])
 
-    previous = {number: signal.signal(number, on_signal) for number in numbers}
     engine.interrupt = interrupt
+    with _waking(engine):
+        previous = {number: signal.signal(number, on_signal) for number in numbers}
+        try:
+            yield
+        finally:
+            expired = False
+            engine.interrupt = None
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def _waking(engine: Engine) -> Iterator[None]:
+    """Python runs a handler between two instructions; a signal that arrives just before the thread blocks would wait
+    for whatever ends the blocking, were it not for a descriptor that the C-level handler writes to."""
+    wakeup = WakeUp()
+    engine.intake.watch(wakeup.fileno(), wakeup.clear)
+    previous = signal.set_wakeup_fd(wakeup.raising_fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
-        expired = False
-        engine.interrupt = None
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous)
+        wakeup.close()

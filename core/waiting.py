@@ -12,10 +12,17 @@ import selectors
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
-from tricorn.contracts import Listener
 from tricorn.wakeup import WakeUp
 
-__all__ = ["Waiter", "make_waiter"]
+__all__ = ["Readable", "Waiter", "make_waiter"]
+
+
+class Readable(Protocol):
+    """What is waited on: a listener, a channel."""
+
+    def fileno(self) -> int:
+        """The descriptor; -1 once it is closed."""
+        ...
 
 
 class Waiter(Protocol):
@@ -46,7 +53,7 @@ class _EpollWaiter:
     __slots__ = ("_epoll", "_flags", "_listeners", "_listening", "_watches", "poke")
 
     def __init__(
-        self, listeners: Iterable[Listener], watches: Mapping[int, Callable[[], None]], *, shared: bool
+        self, listeners: Iterable[Readable], watches: Mapping[int, Callable[[], None]], *, shared: bool
     ) -> None:
         self.poke = WakeUp()
         self._epoll = select.epoll()
@@ -91,7 +98,7 @@ class _SelectorWaiter:
     __slots__ = ("_listeners", "_listening", "_selector", "poke")
 
     def __init__(
-        self, listeners: Iterable[Listener], watches: Mapping[int, Callable[[], None]], *, shared: bool
+        self, listeners: Iterable[Readable], watches: Mapping[int, Callable[[], None]], *, shared: bool
     ) -> None:
         self.poke = WakeUp()
         self._selector = selectors.DefaultSelector()
@@ -126,7 +133,7 @@ class _SelectorWaiter:
 
 
 def make_waiter(
-    listeners: Iterable[Listener], watches: Mapping[int, Callable[[], None]], *, shared: bool = True
+    listeners: Iterable[Readable], watches: Mapping[int, Callable[[], None]], *, shared: bool = True
 ) -> Waiter:
     """The best that the platform has.  ``shared``: others wait on the same listeners, wake only one of us."""
     kind = _EpollWaiter if hasattr(select, "EPOLLEXCLUSIVE") else _SelectorWaiter

@@ -34,6 +34,10 @@ class WakeUp:
         """The descriptor that is readable while the level is up."""
         return self._reader.fileno()
 
+    def raising_fileno(self) -> int:
+        """The descriptor to which a byte can be written instead of calling `signal`; it is non-blocking."""
+        return self._writer.fileno()
+
     def signal(self) -> None:
         """Raise the level.  Twice is the same as once; after `close` it does nothing."""
         try:

@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["BOUND_S", "alarm", "expect", "in_thread", "on_main_thread"]
 
-#: Seconds within which everything that is waited for must have come.
+#: Seconds within which everything that is waited for must have come.  Read when it is needed, so it can be set.
 BOUND_S = 10.0
 
 
@@ -28,8 +28,9 @@ def on_main_thread() -> bool:
 
 
 @contextmanager
-def in_thread(call: Callable[[], Any], what: str, bound: float = BOUND_S) -> Iterator[list[Any]]:
-    """Run ``call`` beside the block and wait for it at its end; the list then has its result.
+def in_thread(call: Callable[[], Any], what: str, extra: float = 0.0) -> Iterator[list[Any]]:
+    """Run ``call`` beside the block and wait for it at its end, ``extra`` seconds longer than for other things; the
+    list then has its result.
 
     What it raises is raised here.
     """
@@ -45,6 +46,7 @@ def in_thread(call: Callable[[], Any], what: str, bound: float = BOUND_S) -> Ite
     thread = threading.Thread(target=run, name="tricorn-testing", daemon=True)
     thread.start()
     yield results
+    bound = BOUND_S + extra
     thread.join(bound)
     expect(not thread.is_alive(), f"{what} did not return within {bound:g} s")
     if errors:

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from attrs import define, field
 
 from tricorn.contracts import Kind, Transport
-from tricorn.testing.bounds import BOUND_S, expect
+from tricorn.testing import bounds
+from tricorn.testing.bounds import expect
 from tricorn.testing.items import Hub, Items
 
 __all__ = ["Caller", "Exchange"]
@@ -57,7 +58,7 @@ class _StreamCaller:
         try:
             data: bytes = self.sock.recv(65536)
         except TimeoutError:
-            raise AssertionError(f"no answer within {BOUND_S:g} s") from None
+            raise AssertionError(f"no answer within {bounds.BOUND_S:g} s") from None
         except ConnectionError:
             return b""
         return data
@@ -78,7 +79,7 @@ class _PacketCaller:
         try:
             return self.sock.recv(65536).decode("ascii").removesuffix("\n")
         except TimeoutError:
-            raise AssertionError(f"no answer within {BOUND_S:g} s") from None
+            raise AssertionError(f"no answer within {bounds.BOUND_S:g} s") from None
 
     def close(self) -> None:
         self.sock.close()
@@ -97,7 +98,7 @@ class _ItemCaller:
         try:
             return self.hub.hear(self.number).decode("ascii").removesuffix("\n")
         except TimeoutError:
-            raise AssertionError(f"no answer within {BOUND_S:g} s") from None
+            raise AssertionError(f"no answer within {bounds.BOUND_S:g} s") from None
 
     def close(self) -> None:
         pass
@@ -125,12 +126,12 @@ class Exchange:
         return _MAKERS[self.kind](self, address)
 
     def _call_stream(self, address: Any) -> Caller:
-        sock = socket.create_connection(address, timeout=BOUND_S)
+        sock = socket.create_connection(address, timeout=bounds.BOUND_S)
         return _StreamCaller(sock, sock.getsockname())
 
     def _call_packet(self, address: Any) -> Caller:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.settimeout(BOUND_S)
+        sock.settimeout(bounds.BOUND_S)
         sock.connect(address)
         return _PacketCaller(sock, sock.getsockname())
 

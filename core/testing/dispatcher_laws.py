@@ -11,7 +11,8 @@ from typing import Any
 from tricorn.contracts import Dispatcher, Kind
 from tricorn.events import JobFinished, JobRefused, JobStarted, ServerStopping, Status
 from tricorn.lifecycle import State
-from tricorn.testing.bounds import BOUND_S, alarm, expect, in_thread, on_main_thread
+from tricorn.testing import bounds
+from tricorn.testing.bounds import alarm, expect, in_thread, on_main_thread
 from tricorn.testing.session import Bench
 
 __all__ = ["LAWS"]
@@ -67,7 +68,7 @@ def a_killed_handler_costs_only_itself(bench: Bench) -> None:
             expect(outcome.status is Status.LOST, f"{word!r} ended as {outcome.status.value}")
             session.check_alive(f"a handler that obeyed {word!r}")
         session.check_capacity()
-        report = session.drain(BOUND_S)
+        report = session.drain(bounds.BOUND_S)
         expect(report.lost == 2, f"two requests were lost, and the report says: {report}")
 
 
@@ -147,14 +148,14 @@ def a_drain_waits_for_running_requests(bench: Bench) -> None:
     """a drain lets running requests finish"""
     with bench.session() as session:
         held = [session.hold() for _ in range(session.capacity)]
-        with in_thread(lambda: session.server.drain(BOUND_S), "a drain whose last request had ended") as reports:
+        with in_thread(lambda: session.server.drain(bounds.BOUND_S), "a drain whose last request had ended") as reports:
             session.recorder.wait(ServerStopping)
             session.release()
         expect(all(caller.hear() == "done" for caller in held), "a running request was cut off")
         (report,) = reports
         expect(report.clean and report.completed == len(held), f"{len(held)} requests ended well; the report: {report}")
         expect(session.server.state is State.CLOSED, f"after the drain the server is {session.server.state.value}")
-        expect(session.server.drain(BOUND_S) == report, "a second drain returned another report")
+        expect(session.server.drain(bounds.BOUND_S) == report, "a second drain returned another report")
 
 
 def a_drain_ends_by_its_deadline(bench: Bench) -> None:
@@ -176,7 +177,7 @@ def a_silent_peer_is_cut_off_at_the_deadline(bench: Bench) -> None:
         heard = session.call("linger").hear()
         expect(heard == "lingering", f"a request that was to linger got {heard!r}")
         report = session.drain(_SHORT_S)
-        expect(report.cancelled == 1, f"a handler was waiting for its peer at the deadline, and the report says: {report}")
+        expect(report.cancelled == 1, f"a handler waited for its peer at the deadline, and the report says: {report}")
 
 
 def stopping_before_the_start_ends_it_at_once(bench: Bench) -> None:
@@ -233,7 +234,7 @@ def single_requests_are_dispatched(bench: Bench) -> None:
     with bench.session(start=False) as session:
         session.server.bind()
         caller = session.call("echo", "single")
-        taken = session.server.handle_request(timeout=BOUND_S)
+        taken = session.server.handle_request(timeout=bounds.BOUND_S)
         expect(taken, "handle_request took no request though one was waiting")
         session.finish()
         expect(caller.hear() == "single", "the one request got no answer")

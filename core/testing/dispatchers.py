@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tricorn.contracts import Dispatcher, Kind
+from tricorn.contracts import Dispatcher
 from tricorn.errors import StateError
 from tricorn.testing.dispatcher_laws import LAWS
 from tricorn.testing.session import Bench
@@ -58,4 +58,5 @@ def _check(law: Callable[[Bench], None], bench: Bench, name: str) -> None:
         raise  # the program has threads already
     except Exception as error:
         found = str(error) if isinstance(error, AssertionError) else repr(error)
-        raise AssertionError(f"{name} with {bench.kind.value} requests breaks the law: {law.__doc__}; {found}") from error
+        where = f"{name} with {bench.kind.value} requests"
+        raise AssertionError(f"{where} breaks the law: {law.__doc__}; {found}") from error

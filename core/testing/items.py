@@ -10,7 +10,7 @@ from typing import ClassVar
 from attrs import define, frozen
 
 from tricorn.contracts import Item, Kind, Listener, Transport
-from tricorn.testing.bounds import BOUND_S
+from tricorn.testing import bounds
 
 __all__ = ["Hub", "Items"]
 
@@ -85,7 +85,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._outbox, self.inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._outbox.settimeout(BOUND_S)
+        self._outbox.settimeout(bounds.BOUND_S)
         self._heard: dict[int, deque[bytes]] = defaultdict(deque)
 
     def put(self, number: int, value: bytes) -> None:

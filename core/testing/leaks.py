@@ -81,16 +81,16 @@ def _command(pid: int) -> str:
 
 
 @contextmanager
-def no_leaks(patience: float = PATIENCE_S) -> Iterator[None]:
+def no_leaks(patience: float | None = None) -> Iterator[None]:
     """Raise `AssertionError` if the block leaves a thread, a descriptor or a child process behind.
 
-    Waits at most ``patience`` seconds for what is on its way out.  An exception of the block itself goes before.  Not
-    for two threads at once: each would be blamed for what the other has open.  Descriptors and children are
-    seen on Linux only, threads everywhere.
+    Waits at most ``patience`` seconds, 5 by default, for what is on its way out.  An exception of the block itself
+    goes before.  Not for two threads at once: each would be blamed for what the other has open.  Descriptors and
+    children are seen on Linux only, threads everywhere.
     """
     before = Belongings.now()
     yield
-    leaked = _outlasting(before, patience)
+    leaked = _outlasting(before, PATIENCE_S if patience is None else patience)
     if leaked:
         raise AssertionError(f"left behind: {leaked}")
 

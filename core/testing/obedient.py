@@ -15,14 +15,12 @@ from time import monotonic
 from typing import Any
 
 from tricorn.contracts import Kind
-from tricorn.testing.bounds import BOUND_S
+from tricorn.testing import bounds
 
 __all__ = ["LETTER", "Obedient", "answer", "read_words"]
 
 #: Set to "base" around the building of a server; every request must see that, whatever another one made of it.
 LETTER: ContextVar[str] = ContextVar("tricorn_testing_letter", default="unset")
-#: Beyond this many seconds a handler gives up waiting, lest a failed check leaves it behind for ever.
-_PATIENCE_S = 6 * BOUND_S
 #: Seconds between two looks at a file.
 _LOOK_S = 0.002
 
@@ -96,7 +94,7 @@ class Obedient:
     def do_hold(self, request: Any) -> None:
         """Say that it has begun, wait for the gate to open, say that it is done."""
         answer(request, "held")
-        limit = monotonic() + _PATIENCE_S
+        limit = monotonic() + 6 * bounds.BOUND_S  # lest a failed check leaves it behind for ever
         while os.path.exists(self.gate) and monotonic() < limit:
             self.pause(_LOOK_S)
         answer(request, "done")

@@ -31,10 +31,12 @@ DRAIN_S = 0.25
 
 @pytest.fixture
 def tricorn_server() -> Iterator[Callable[..., Server]]:
-    """Call it with a handler to get a server that serves: ``tricorn_server(handler, transport, dispatcher, **options)``.
+    """Call it with a handler to get a server that serves.
 
-    ``transport`` is ``TCP("127.0.0.1", 0)`` and ``dispatcher`` ``ThreadPool(4)`` unless given, by object or by name; the
-    options are those of `tricorn.server.Server`.  Call it as often as you like.  It returns once clients can connect.
+    ``tricorn_server(handler, transport, dispatcher, **options)``:
+    ``transport`` is ``TCP("127.0.0.1", 0)`` and ``dispatcher`` ``ThreadPool(4)`` unless given, by object or by name;
+    the options are those of `tricorn.server.Server`.  It returns once clients can connect.  Call it as often as you
+    like; but a dispatcher that forks needs a program without other threads, so it must be the only server.
 
     At the end of the test every server is drained: idle ones in milliseconds, running requests are cut off after a
     quarter of a second.  The test ends in an error if a thread, a descriptor or a child process is then left that was
@@ -45,7 +47,10 @@ def tricorn_server() -> Iterator[Callable[..., Server]]:
     with no_leaks(), ExitStack() as ending:
 
         def serve(
-            handler: Any, transport: Transport | str | None = None, dispatcher: Dispatcher | str | None = None, **options: Any
+            handler: Any,
+            transport: Transport | str | None = None,
+            dispatcher: Dispatcher | str | None = None,
+            **options: Any,
         ) -> Server:
             server = _build(handler, transport, dispatcher, options)
             ending.callback(server.drain, DRAIN_S)

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TypeVar
 
 from tricorn.events import DrainReport, Event, JobFinished, JobRefused, JobStarted, Outcome, Status
-from tricorn.testing.bounds import BOUND_S, expect
+from tricorn.testing import bounds
+from tricorn.testing.bounds import expect
 
 __all__ = ["Recorder"]
 
@@ -37,10 +38,10 @@ class Recorder:
         """Those events, once there are ``count``; `AssertionError` if that takes too long."""
         with self._changed:
             came = self._changed.wait_for(
-                lambda: sum(isinstance(each, kind) for each in self.told) >= count, BOUND_S
+                lambda: sum(isinstance(each, kind) for each in self.told) >= count, bounds.BOUND_S
             )
             names = [type(each).__name__ for each in self.told]
-        expect(came, f"no {count} x {kind.__name__} within {BOUND_S:g} s; told were {names}")
+        expect(came, f"no {count} x {kind.__name__} within {bounds.BOUND_S:g} s; told were {names}")
         return self.of(kind)
 
     def outcome(self, count: int) -> Outcome:
@@ -87,7 +88,7 @@ def _counts(report: DrainReport) -> Counter[Status]:
 
 
 def _words(counts: Counter[Status]) -> str:
-    return ", ".join(f"{n} {status.value}" for status, n in sorted(counts.items(), key=lambda each: each[0].value)) or "none"
+    return ", ".join(f"{counts[status]} {status.value}" for status in Status if counts[status]) or "none"
 
 
 def _twice(numbers: list[int]) -> list[int]:

@@ -16,7 +16,8 @@ from tricorn.contracts import Dispatcher, Kind
 from tricorn.events import DrainReport, JobFinished, Outcome, ServerClosed
 from tricorn.lifecycle import State
 from tricorn.server import Server
-from tricorn.testing.bounds import BOUND_S, expect, in_thread
+from tricorn.testing import bounds
+from tricorn.testing.bounds import expect, in_thread
 from tricorn.testing.callers import Caller, Exchange
 from tricorn.testing.leaks import no_leaks
 from tricorn.testing.obedient import LETTER, Obedient
@@ -100,20 +101,20 @@ class Session:
         """`Server.drain`, but whoever waits for it in vain is told so."""
         if self.server.state is State.BOUND:  # nobody serves: it is this thread that ends the server
             return self.server.drain(timeout)
-        with in_thread(lambda: self.server.drain(timeout), f"drain({timeout:g})", timeout + BOUND_S) as reports:
+        with in_thread(lambda: self.server.drain(timeout), f"drain({timeout:g})", timeout) as reports:
             pass
         return cast("DrainReport", reports[0])
 
     def finish(self) -> DrainReport:
         """Drain, where nothing should be in the way of a clean end."""
-        report = self.drain(BOUND_S)
+        report = self.drain(bounds.BOUND_S)
         expect(report.clean, f"the drain had to cut something off, or lost it: {report}")
         return report
 
     def closed(self) -> DrainReport:
         """How it ended, once it did; somebody else has asked for it."""
         self.recorder.wait(ServerClosed)
-        return self.drain(BOUND_S)
+        return self.drain(bounds.BOUND_S)
 
     def tidy(self) -> None:
         """Whatever happened: let everything go."""

@@ -11,8 +11,9 @@ from attrs import define, field
 
 from tricorn.contracts import Kind, Listener, Transport
 from tricorn.deadline import Deadline
+from tricorn.testing import bounds
 from tricorn.testing.approach import Connect
-from tricorn.testing.bounds import BOUND_S, expect
+from tricorn.testing.bounds import expect
 from tricorn.testing.leaks import no_leaks
 
 __all__ = ["Counter", "Stand"]
@@ -48,11 +49,11 @@ class Counter:
 
     def accept(self) -> Any:
         """The next request, once there is one."""
-        expect(readable(self.listener, BOUND_S), f"fileno() did not become readable within {BOUND_S:g} s")
+        expect(readable(self.listener, bounds.BOUND_S), f"fileno() did not become readable within {bounds.BOUND_S:g} s")
         request = self.listener.accept()
         expect(request.kind is self.transport.kind, f"accept() returned a {request.kind}")
         self._requests.append(request)
-        request.open(Deadline.after(BOUND_S))
+        request.open(Deadline.after(bounds.BOUND_S))
         return request
 
     def pair(self) -> tuple[Any, Any]:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from tricorn.testing.bounds import BOUND_S, expect, in_thread
+from tricorn.testing import bounds
+from tricorn.testing.bounds import expect, in_thread
 from tricorn.testing.stand import Stand
 
 __all__ = ["LAWS"]
@@ -109,7 +110,7 @@ def _while_blocked(connection: Any, call: Callable[[], None]) -> bytes:
         return data
 
     with in_thread(read, "recv() of a handler that should have been woken") as heard:
-        expect(reading.wait(BOUND_S), "a thread did not start")
+        expect(reading.wait(bounds.BOUND_S), "a thread did not start")
         call()
     return heard[0]  # type: ignore[no-any-return]
 

@@ -1,10 +1,12 @@
-"""The laws of every transport.  Each is a function whose docstring is the law, and which raises `AssertionError` where it is
-broken; those of streams and of datagrams alone are in `tricorn.testing.stream_laws` and `tricorn.testing.datagram_laws`."""
+"""The laws of every transport: functions whose docstring is the law, and which raise `AssertionError` if it is broken.
+
+Those of streams and of datagrams alone are in `tricorn.testing.stream_laws` and `tricorn.testing.datagram_laws`.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from tricorn.contracts import Kind, Listener, Transport
@@ -92,12 +94,12 @@ def disowning_leaves_it_to_others(stand: Stand) -> None:
     if transport.in_process:
         return
     with stand.open() as counter:
-        listener = counter.listener
+        listener, address = counter.listener, counter.listener.address
         copy = os.dup(listener.fileno())  # as if another process had it
         try:
             listener.disown()
             expect(listener.fileno() < 0, "fileno() after disown() is still a descriptor")
-            client = counter.connect(counter.transport, listener.address)
+            client = counter.connect(counter.transport, address)
             client.close()
         except OSError as error:
             raise AssertionError(f"after disown() in one process nobody could connect: {error}") from error
@@ -121,12 +123,11 @@ def it_serves(stand: Stand) -> None:
         transport = stand.factory()
         with Server(transport, ThreadPool(2), handle, log=False) as server:
             server.start()
-            client = stand.connect(transport, server.address)
-            if stand.kind is not Kind.ITEM:
-                client.send(b"hello")
-                heard = client.recv(100)
-                expect(heard == b"hello", f"a client that said b'hello' got {heard!r}")
-                client.close()
+            with closing(stand.connect(transport, server.address)) as client:
+                if stand.kind is not Kind.ITEM:
+                    client.send(b"hello")
+                    heard = client.recv(100)
+                    expect(heard == b"hello", f"a client that said b'hello' got {heard!r}")
         assert server.report is not None
         expect(server.report.clean, f"the server did not end cleanly: {server.report}")
 

@@ -20,10 +20,10 @@ def check_transport(factory: Callable[[], Transport], *, connect: Connect = conn
     ``factory``
         Makes a fresh transport at each call, on an address that is free: a port 0, a path in a temporary folder.
     ``connect``
-        Called with a transport and the address of its listener; returns a client: a connected `socket.socket`, or what has its calls
-        ``send``, ``sendall``, ``recv``, ``shutdown``, ``settimeout`` and ``close``, with a timeout set.  For items it
-        makes one item pending, and what it returns is closed at the end.  Without it the transport's own ``connect()`` is
-        used if it has one, else the listener's address: IP for a tuple, a Unix socket for a path.
+        Called with a transport and the address of its listener; returns a client: a connected `socket.socket`, or what
+        has its calls ``send``, ``sendall``, ``recv``, ``shutdown``, ``settimeout`` and ``close``, with a timeout set.
+        For items it makes one item pending, and what it returns is closed at the end.  Without it the transport's own
+        ``connect()`` is used if it has one, else the listener's address: IP for a tuple, a Unix socket for a path.
 
     ::
 

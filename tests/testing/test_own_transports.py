@@ -23,7 +23,7 @@ def test_addresses(transport: Transport) -> None:
 
 @pytest.mark.parametrize("kind", [UnixStream, UnixDatagram])
 @pytest.mark.parametrize("name", ["socket", "@tricorn-test-laws"])
-def test_names(kind: type[UnixStream] | type[UnixDatagram], name: str, tmp_path: Path) -> None:
+def test_names(kind: type[UnixStream | UnixDatagram], name: str, tmp_path: Path) -> None:
     """On a path, or an abstract name; no file is left."""
     check_transport(lambda: kind(name if name.startswith("@") else str(tmp_path / name)))
     assert not list(tmp_path.iterdir())
