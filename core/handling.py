@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from tricorn.contracts import Kind, Shape
 from tricorn.errors import ConfigurationError
+from tricorn.traits import Traits
 
 if TYPE_CHECKING:
     from tricorn.contracts import Request
@@ -65,7 +66,7 @@ def shape_of(handler: object) -> Shape:
 def kinds_of(handler: object) -> frozenset[Kind]:
     """What ``handler`` can serve.
 
-    A handler says so by an attribute ``tricorn_kinds``, as `tricorn.handlers` does.  Of the standard library's classes,
+    A class of `tricorn.handlers` says so in its `Traits`, any other handler by an attribute ``tricorn_kinds``.  Of the standard library's classes,
     ``StreamRequestHandler`` and its subclasses (all of `http.server`'s) serve streams only, ``DatagramRequestHandler``
     and its subclasses datagrams only.  Everything else is taken to serve all kinds.
     """
@@ -73,6 +74,9 @@ def kinds_of(handler: object) -> frozenset[Kind]:
     said = _published(inner, "tricorn_kinds")
     if said is not None:
         return frozenset(said)
+    traits = _published(inner, "_tricorn")
+    if isinstance(traits, Traits):
+        return traits.kinds
     for name, kind in (("StreamRequestHandler", Kind.STREAM), ("DatagramRequestHandler", Kind.DATAGRAM)):
         base = getattr(sys.modules.get("socketserver"), name, None)
         if isinstance(inner, type) and isinstance(base, type) and issubclass(inner, base):

@@ -43,10 +43,10 @@ class Lifecycle:
         """Where the server is now."""
         return self._state
 
-    def advance(self, to: State, *, doing: str) -> None:
+    def advance(self, to: State, *, doing: str, only_from: State | None = None) -> None:
         """Move to ``to``, or raise `StateError` that says what ``doing`` was refused, and why."""
         with self._lock:
-            if to not in _NEXT[self._state]:
+            if to not in _NEXT[self._state] or only_from not in (None, self._state):
                 raise StateError(f"cannot {doing}: the server is {self._state.value}{_advice(self._state)}")
             self._state = to
 
@@ -62,6 +62,6 @@ class Lifecycle:
 def _advice(state: State) -> str:
     if state in (State.DRAINING, State.CLOSED):
         return "; a server lives once: build a new one from the same parts"
-    if state is State.SERVING:
+    if state in (State.BOUND, State.SERVING):
         return " already"
     return "; bind() it first, or use it as a context manager"

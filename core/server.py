@@ -147,7 +147,7 @@ class Server:
 
         Raises `~tricorn.errors.ListenError`, with everything closed again.  May block for a name look-up.
         """
-        self._life.advance(State.BOUND, doing="bind")
+        self._life.advance(State.BOUND, doing="bind", only_from=State.NEW)
         with ExitStack() as undo:
             undo.callback(self._life.try_advance, State.CLOSED)
             listeners: list[Listener] = []

@@ -11,6 +11,7 @@ from io import BufferedIOBase, BytesIO
 from typing import Any, ClassVar
 
 from tricorn.contracts import Kind
+from tricorn.traits import Traits
 
 __all__ = ["BaseRequestHandler", "DatagramRequestHandler", "SocketWriter", "StreamRequestHandler"]
 
@@ -22,8 +23,7 @@ class BaseRequestHandler:
     raise leaves the constructor.  Replaces ``socketserver.BaseRequestHandler``.
     """
 
-    #: What a server may give to it.
-    tricorn_kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
+    _tricorn: ClassVar[Traits] = Traits()
 
     #: For a stream the connected socket, for a datagram ``(data, socket)``, for an item its value.
     request: Any
@@ -59,7 +59,7 @@ class StreamRequestHandler(BaseRequestHandler):
     call this one's.  Replaces ``socketserver.StreamRequestHandler``.
     """
 
-    tricorn_kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.STREAM})
+    _tricorn: ClassVar[Traits] = Traits(kinds=frozenset({Kind.STREAM}))
 
     #: The size of the read buffer in bytes; -1 is the default of `io`, 0 reads unbuffered.
     rbufsize: int = -1
@@ -96,7 +96,9 @@ class StreamRequestHandler(BaseRequestHandler):
         A peer that is gone by then is no error.  The socket stays open: it is the server's.
         """
         try:
-            self.wfile.close()  # flushes, and closes even if that fails
+            if not self.wfile.closed:
+                self.wfile.flush()
+            self.wfile.close()
         except OSError:
             pass  # the peer went first
         finally:
@@ -107,14 +109,10 @@ class DatagramRequestHandler(BaseRequestHandler):
     """Makes a datagram look like two files: `rfile` holds the packet, and what is in `wfile` at the end is the reply.
 
     Replaces ``socketserver.DatagramRequestHandler``.  Where that sends an empty packet if nothing was written, this one
-    sends nothing, unless `always_reply` is true.  A sender without a name (an unbound Unix socket) gets no reply,
-    which is no error.
+    sends nothing.  A sender without a name (an unbound Unix socket) gets no reply, which is no error.
     """
 
-    tricorn_kinds: ClassVar[frozenset[Kind]] = frozenset({Kind.DATAGRAM})
-
-    #: True replies with an empty packet where nothing was written.
-    always_reply: bool = False
+    _tricorn: ClassVar[Traits] = Traits(kinds=frozenset({Kind.DATAGRAM}))
 
     #: The packet's bytes.
     packet: Any
@@ -134,7 +132,7 @@ class DatagramRequestHandler(BaseRequestHandler):
     def finish(self) -> None:
         """Send the reply in one packet.  Raises `OSError` as sendto(2) does, for one that is too long."""
         reply = self.wfile.getvalue()
-        if self.client_address is not None and (reply or self.always_reply):
+        if self.client_address is not None and (reply or self._tricorn.always_replies):
             self.socket.sendto(reply, self.client_address)
 
 

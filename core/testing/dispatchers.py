@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from tricorn.contracts import Dispatcher
-from tricorn.errors import StateError
 from tricorn.testing.dispatcher_laws import LAWS
+from tricorn.testing.judging import hold_to
 from tricorn.testing.session import Bench
 
 __all__ = ["check_dispatcher"]
@@ -48,15 +48,4 @@ def check_dispatcher(
     for kind in sorted(sample.kinds, key=lambda kind: kind.value):
         bench = Bench(factory, kind, pause, size)
         for law in LAWS:
-            _check(law, bench, type(sample).__name__)
-
-
-def _check(law: Callable[[Bench], None], bench: Bench, name: str) -> None:
-    try:
-        law(bench)
-    except StateError:
-        raise  # the program has threads already
-    except Exception as error:
-        found = str(error) if isinstance(error, AssertionError) else repr(error)
-        where = f"{name} with {bench.kind.value} requests"
-        raise AssertionError(f"{where} breaks the law: {law.__doc__}; {found}") from error
+            hold_to(law, bench, f"{type(sample).__name__} with {kind.value} requests")

@@ -16,12 +16,16 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import NamedTuple
 
-__all__ = ["PATIENCE_S", "Belongings", "no_leaks"]
+__all__ = ["PATIENCE_S", "Belongings", "LeftBehind", "no_leaks"]
 
 #: Seconds that things on their way out get.
 PATIENCE_S = 5.0
 
 _PROC = Path("/proc/self")
+
+
+class LeftBehind(AssertionError):
+    """Something is there that was not there before, and does not go away."""
 
 
 class Belongings(NamedTuple):
@@ -92,7 +96,7 @@ def no_leaks(patience: float | None = None) -> Iterator[None]:
     yield
     leaked = _outlasting(before, PATIENCE_S if patience is None else patience)
     if leaked:
-        raise AssertionError(f"left behind: {leaked}")
+        raise LeftBehind(f"left behind: {leaked}")
 
 
 def _outlasting(before: Belongings, patience: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tricorn.contracts import Kind, Transport
 from tricorn.testing import datagram_laws, stream_laws, transport_laws
 from tricorn.testing.approach import Connect, connect_to
+from tricorn.testing.judging import hold_to
 from tricorn.testing.stand import Stand
 
 __all__ = ["check_transport"]
@@ -35,12 +36,4 @@ def check_transport(factory: Callable[[], Transport], *, connect: Connect = conn
     sample = factory()
     stand = Stand(factory, connect, sample.kind)
     for law in (*transport_laws.LAWS, *_OF_KIND.get(sample.kind, ())):
-        _check(law, stand, type(sample).__name__)
-
-
-def _check(law: Callable[[Stand], None], stand: Stand, name: str) -> None:
-    try:
-        law(stand)
-    except Exception as error:
-        found = str(error) if isinstance(error, AssertionError) else repr(error)
-        raise AssertionError(f"{name} breaks the law: {law.__doc__}; {found}") from error
+        hold_to(law, stand, type(sample).__name__)

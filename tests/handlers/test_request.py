@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import tricorn.handlers
+from tricorn.contracts import Kind
 from tricorn.handlers import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
+from tricorn.traits import Traits
 
 PEER = ("192.0.2.1", 4711)
 STREAM_BASES = [socketserver.StreamRequestHandler, StreamRequestHandler]
@@ -268,7 +270,7 @@ def test_datagram_without_a_reply() -> None:
     """Nothing written means nothing sent, unlike in the standard library; an attribute brings the empty packet back."""
 
     class Always(DatagramRequestHandler):
-        always_reply = True
+        _tricorn = Traits(kinds=frozenset({Kind.DATAGRAM}), always_replies=True)
 
     for handler, expected in (
         (socketserver.DatagramRequestHandler, [(b"", PEER)]),

@@ -127,9 +127,9 @@ def test_leaks_are_errors(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyP
     result.assert_outcomes(passed=4, errors=3)
     result.stdout.fnmatch_lines(
         [
-            "ERROR*::test_descriptor - AssertionError: left behind: descriptor*",
-            "ERROR*::test_thread - AssertionError: left behind: thread*forgotten*",
-            "ERROR*::test_child - AssertionError: left behind: child process*sleep*",
+            "ERROR*::test_descriptor - *LeftBehind: left behind: descriptor*",
+            "ERROR*::test_thread - *LeftBehind: left behind: thread*forgotten*",
+            "ERROR*::test_child - *LeftBehind: left behind: child process*sleep*",
         ]
     )
 

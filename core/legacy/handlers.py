@@ -1,0 +1,29 @@
+"""The three request-handler classes under the facade's name.
+
+The same functions as in `tricorn.handlers`, in classes of their own: the original's order of inheritance has no room for a
+further class, and old datagram handlers always reply, be it with an empty packet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+
+from tricorn.handlers import request as modern
+
+__all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]
+
+
+def _again(original: type, bases: tuple[type, ...] = (), **changes: Any) -> Any:
+    own = {name: value for name, value in vars(original).items() if name not in ("__dict__", "__weakref__")}
+    return type(original.__name__, bases, {**own, **changes})
+
+
+BaseRequestHandler = _again(modern.BaseRequestHandler)
+StreamRequestHandler = _again(modern.StreamRequestHandler, (BaseRequestHandler,))
+DatagramRequestHandler = _again(
+    modern.DatagramRequestHandler,
+    (BaseRequestHandler,),
+    _tricorn=evolve(modern.DatagramRequestHandler._tricorn, always_replies=True),
+)

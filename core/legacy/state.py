@@ -1,0 +1,42 @@
+"""What a legacy server holds beyond its documented attributes: one object, made when it is first needed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tricorn.wakeup import WakeUp
+
+__all__ = ["State", "state_of"]
+
+
+class State:
+    """Everything of Tricorn's own on one server."""
+
+    __slots__ = ("closed", "dispatching", "idle", "resume_at", "thread", "wakeup")
+
+    def __init__(self) -> None:
+        #: Raised to make the loop look around at once; there while the loop runs.
+        self.wakeup: WakeUp | None = None
+        #: The thread in ``serve_forever``, or 0.
+        self.thread = 0
+        #: ``server_close`` was called since the loop began.
+        self.closed = False
+        #: The last ``get_request`` had nothing to give.
+        self.idle = False
+        #: Until when nothing is accepted, by `time.monotonic`, because the machine is out of something; or 0.
+        self.resume_at = 0.0
+        #: How requests go to a composed dispatcher, for the strategies that the original does not have.
+        self.dispatching: Any = None
+
+    def wake(self) -> None:
+        """Make the loop look around, if there is one.  Safe from anywhere."""
+        wakeup = self.wakeup
+        if wakeup is not None:
+            wakeup.signal()
+
+
+def state_of(server: object) -> State:
+    """The state of ``server``, whether or not its class ever called our ``__init__``."""
+    held = vars(server)
+    state: State = held.get("_tricorn") or held.setdefault("_tricorn", State())
+    return state
