@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 
+from tricorn.errors import ConfigurationError
 from tricorn.events import Event, JobFinished, JobRefused, JobStarted
 
 __all__ = ["Observer", "Observers"]
@@ -33,6 +34,9 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._all = tuple(observers)
+        for each in self._all:
+            if not callable(each):
+                raise ConfigurationError(f"an observer is {each!r}; allowed: callables that take one event")
         self._complained: set[int] = set()
         self.refresh()
 

@@ -158,8 +158,8 @@ _NAMELESS = "a distribution without a name"
 def _origin(found: Distribution) -> Origin:
     try:
         metadata = found.metadata  # `.version` warns, or fails, where the header is missing
-        version = metadata["Version"] if "Version" in metadata else ""
-        return Origin(metadata["Name"] if "Name" in metadata else _NAMELESS, version or Origin("").version)
+        name, version = (metadata[key] if key in metadata else "" for key in ("Name", "Version"))  # noqa: SIM401
+        return Origin(name or _NAMELESS, version or Origin("").version)
     except Exception:  # metadata that is missing or torn
         return Origin(_NAMELESS)
 

@@ -84,8 +84,10 @@ class Server:
         check_composition(self.transports, self.dispatcher, self.handler)
         if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
             raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
-        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)) or not 0 <= drain_timeout < inf:
-            raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: seconds, 0 or more")
+        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)):
+            raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: a number of seconds")
+        if not 0 <= drain_timeout < inf:
+            raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: seconds, from 0, never unlimited")
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
         self._plan = Plan(

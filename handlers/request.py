@@ -7,6 +7,7 @@ They stand in for the classes of the same names in `socketserver`, and work with
 from __future__ import annotations
 
 import socket as _sockets
+from contextlib import suppress
 from io import BufferedIOBase, BytesIO
 from typing import Any, ClassVar
 
@@ -96,11 +97,11 @@ class StreamRequestHandler(BaseRequestHandler):
         A peer that is gone by then is no error.  The socket stays open: it is the server's.
         """
         try:
-            if not self.wfile.closed:
-                self.wfile.flush()
-            self.wfile.close()
-        except OSError:
-            pass  # the peer went first
+            with suppress(OSError):  # the peer went first
+                if not self.wfile.closed:
+                    self.wfile.flush()
+            with suppress(OSError):
+                self.wfile.close()
         finally:
             self.rfile.close()
 

@@ -49,8 +49,9 @@ def do_as_told(connection: Any) -> None:
 
 def test_report(dial: Dial, recorder: Recorder) -> None:
     """It counts every job of the server's life under how it ended."""
-    refused = dial_to_refuse = []  # type: ignore[var-annotated]
-    with Server(LOCAL, ThreadPool(2), do_as_told, verify=lambda _: not refused, observers=[recorder], log=False) as server:
+    closed: list[str] = []
+    options: Any = {"verify": lambda _: not closed, "observers": [recorder], "log": False}
+    with Server(LOCAL, ThreadPool(2), do_as_told, **options) as server:
         server.start()
         dial(server).sendall(b"complete")
         dial(server).sendall(b"fail")
@@ -60,7 +61,7 @@ def test_report(dial: Dial, recorder: Recorder) -> None:
         assert leaver.recv(100) == b"waiting"
         reset(leaver)
         recorder.wait(JobFinished, 4)
-        dial_to_refuse.append(True)
+        closed.append("for today")
         assert dial(server).recv(1) == b""
         report = server.drain()
     assert report.duration >= 0
@@ -131,12 +132,17 @@ def test_idle_connection(dispatcher: Callable[[], Dispatcher], dial: Dial, recor
 def test_the_present_exchange(dial: Dial, recorder: Recorder) -> None:
     """A connection in the middle of a request finishes that one, knows that it is draining, and begins no other."""
     draining: list[bool] = []
+    pieces = threading.Semaphore(0)
 
     def lines(connection: Any) -> None:
-        file = connection.makefile("rb")
-        for line in file:
-            draining.append(connection.draining)
-            connection.send(line)
+        line = b""
+        while piece := connection.recv(100):
+            line += piece
+            pieces.release()
+            if line.endswith(b"\n"):
+                draining.append(connection.draining)
+                connection.send(line)
+                line = b""
 
     with Server(LOCAL, ThreadPool(1), lines, observers=[recorder]) as server:
         server.start()
@@ -144,7 +150,7 @@ def test_the_present_exchange(dial: Dial, recorder: Recorder) -> None:
         client.sendall(b"one\n")
         assert client.recv(100) == b"one\n"
         client.sendall(b"tw")
-        half_read(server)
+        assert pieces.acquire(timeout=10) and pieces.acquire(timeout=10)
         with in_thread(lambda: server.drain(30), "drain") as reports:
             recorder.wait(ServerStopping)
             client.sendall(b"o\n")
@@ -152,13 +158,6 @@ def test_the_present_exchange(dial: Dial, recorder: Recorder) -> None:
             assert client.recv(100) == b""
     assert draining == [False, True]
     assert reports[0].completed == 1 and reports[0].clean
-
-
-def half_read(server: Server) -> None:
-    """Wait until the one connection has received something that it has not answered."""
-    (job,) = server._engine.service.ledger.jobs.values()  # type: ignore[union-attr]
-    while not job.request.socket.engaged:
-        pass
 
 
 @threads

@@ -155,7 +155,7 @@ def test_draining_from_a_handler_elsewhere(dispatcher: Callable[[], Dispatcher],
         assert b"call request_stop() instead" in dial(server).recv(1000)
 
 
-def test_elsewhere_while_serving(dial: Dial, held: Any) -> None:
+def test_new_connections(dial: Dial, held: Any) -> None:
     """Stopping closes the listener at once, while a request still runs."""
     server = Server(LOCAL, ThreadPool(2), held)
     server.start()
@@ -164,7 +164,7 @@ def test_elsewhere_while_serving(dial: Dial, held: Any) -> None:
     with_report = threading.Thread(target=server.drain)
     with_report.start()
     try:
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(ConnectionError):  # refused; or reset, in the moment of closing
             while True:  # until the serving thread has come to it
                 dial(server)
     finally:

@@ -1,0 +1,1 @@
+"""What a socketserver class is, and what it becomes."""
