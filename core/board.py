@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 
-from tricorn.events import Event, JobInfo, Stage, Status
+from tricorn.events import Event, JobFinished, JobInfo, JobRefused, Stage, Status
 from tricorn.wire import MAX_PACKET, decode_event, encode_event
 
 __all__ = ["Board"]
@@ -48,6 +48,8 @@ class Board:
         self._memory = mmap.mmap(-1, _COUNTS.size + slots * _SLOT_SIZE)
         self._free = deque(range(slots))
         self._held: dict[int, int] = {}
+        #: In the parent: how the latest jobs ended that it was told of.
+        self.told: dict[int, Status] = {}
         self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._reader.setblocking(False)
 
@@ -104,7 +106,12 @@ class Board:
                 return events
             except OSError:
                 return events
-            events.append(decode_event(packet))
+            event = decode_event(packet)
+            if isinstance(event, (JobFinished, JobRefused)):
+                self.told[event.outcome.id] = event.outcome.status
+                while len(self.told) > 2 * self._slots:
+                    del self.told[next(iter(self.told))]
+            events.append(event)
 
     def totals(self) -> tuple[int, dict[Status, int]]:
         """How many jobs the worker opened, and how many ended in each status."""

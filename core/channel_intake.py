@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable, Iterator
 
 from tricorn.contracts import Crew, Intake
-from tricorn.handover import receive_request
+from tricorn.events import Stage, Status
+from tricorn.handover import HandoverLost, receive_request
 from tricorn.job import ServedJob, Service
+from tricorn.report import Report, send_report
 from tricorn.waiting import make_waiter
 from tricorn.wakeup import wait_readable
 
@@ -44,6 +46,10 @@ class ChannelIntake(Intake):
         try:
             received = receive_request(self._channel)
         except BlockingIOError:
+            return None
+        except HandoverLost as lost:
+            report = Report(Status.REFUSED, Stage.ACCEPTED, detail="the worker has no descriptor left")
+            send_report(self._channel, lost.number, report.encode())
             return None
         if received is None:
             self._exhausted = True

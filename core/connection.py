@@ -66,7 +66,10 @@ class Connection:
 
     @property
     def draining(self) -> bool:
-        """True once the server is stopping: finish what you are at, and begin nothing new."""
+        """True once the server is stopping: finish what you are at, and begin nothing new.
+
+        A handler that waits for its peer in ``recv`` is ended by itself, one that waits in `select` has to look here.
+        """
         return bool(getattr(self.socket, "draining", False))
 
     @property

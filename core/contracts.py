@@ -328,6 +328,10 @@ class Crew(Protocol):
         """Tell the server's observers a fact about the dispatcher (a worker that started, or died)."""
         ...
 
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """`Intake.watch`, for dispatchers that are given single jobs."""
+        ...
+
 
 class Dispatcher(ABC):
     """Decides who pulls jobs from the intake, and where each runs.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from tricorn.engine import Engine
 
 __all__ = ["EngineCrew"]
+
+#: Seconds that a worker drains at most while its parent lives: for ever, nearly.
+PARENT_DECIDES_S = 1e6
 
 
 class _Forwarder:
@@ -88,8 +93,13 @@ class EngineCrew:
         """Keep its counts, and give each job that it left an outcome."""
         status = Status.CANCELLED if cancelled else Status.LOST
         ledger = self.engine.service.ledger
-        unfinished = board.in_flight()
         without_outcome = ledger.absorb(board)
+        left = [info for info in board.in_flight() if info.id not in board.told]
+        unfinished = left[len(left) - min(len(left), without_outcome) :]
+        for status_told in (board.told[info.id] for info in board.in_flight() if info.id in board.told):
+            if without_outcome > len(unfinished):
+                ledger.count(status_told)  # told of, and killed before it was counted
+                without_outcome -= 1
         for info in unfinished:
             error = WorkerLost(f"the process of this job {ended}")
             outcome = Outcome(info.id, status, info.stage, info.peer, None, info.age, error, ended)
@@ -101,9 +111,19 @@ class EngineCrew:
         """Pass it on."""
         self.engine.service.ledger.observers.tell(event)
 
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """Pass it on."""
+        self.engine.intake.watch(fd, ready)
+
 
 def _run(engine: Engine) -> int:
-    with draining_signals(engine, (signal.SIGTERM,)):
+    parent = os.getppid()
+
+    def patience(seen: int) -> float | None:
+        """The parent ends us when its own deadline passes; without one, ours counts."""
+        return PARENT_DECIDES_S if os.getppid() == parent else None
+
+    with draining_signals(engine, (signal.SIGTERM,), patience):
         admit_termination()
         report = engine.run()
     return 1 if report.abandoned else 0

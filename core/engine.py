@@ -150,18 +150,19 @@ class Engine:
     def end(self) -> DrainReport:
         """On the serving thread (or where nobody serves): close, wait for the jobs, close the rest."""
         self.request_stop()
-        self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
-        report = self.conduct()
-        self._close_listeners(lambda listener: True)  # jobs still replied by datagram sockets, or acknowledged items
-        self.intake.close()
-        self.done.set()
-        return report
+        try:
+            self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
+            return self.conduct()
+        finally:
+            self._close_listeners(lambda listener: True)  # jobs still used datagram sockets, or acknowledged items
+            self.intake.close()
+            self.done.set()
 
     def wait_done(self, timeout: float | None) -> DrainReport:
         """From another thread than the serving one: wait for the end, and see to it if that thread does not come."""
         patience = (self.drain_timeout if timeout is None else timeout) + CANCEL_GRACE_S + OVERRUN_S
         if not self.done.wait(patience):
-            self.conduct()
+            _ = self.conduct() if self.serving else self.end()
         assert self.report is not None
         return self.report
 
@@ -198,12 +199,9 @@ class Engine:
     def _settled(self) -> bool:
         """Wait for the jobs; True if all ended in time.  In slices, since the deadline may be moved closer."""
         ledger = self.service.ledger
-        told: set[int] = set()
         while True:
-            for number, job in list(ledger.jobs.items()):
-                if number not in told:
-                    told.add(number)
-                    job.drain()
+            for job in list(ledger.jobs.values()):
+                job.drain()
             assert self._deadline is not None
             part = self._deadline.sooner(Deadline.after(DRAIN_SLICE_S))
             if self.dispatcher.join(part) and self._off_duty.wait(part.remaining()) and ledger.wait_idle(part):

@@ -178,7 +178,8 @@ class WorkerStarted:
 
 @frozen
 class WorkerEnded:
-    """A worker process ended; ``reason`` names its signal or exit status; ``lost`` are the jobs it had."""
+    """A worker process ended, or could not be started (``pid`` 0); ``reason`` names its signal or exit status, ``lost``
+    the jobs it had."""
 
     pid: int
     reason: str

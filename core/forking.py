@@ -118,7 +118,8 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
     prctl = _load_prctl()  # before the fork: importing in a child costs each one
     parent = os.getpid()
     _flush()  # or the child would print our buffered output once more
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    held_back = {signal.SIGTERM, signal.SIGCHLD}  # SIGCHLD: lest the program's handler reaps it before we hold it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
     try:
         pid = os.fork()
     except OSError:
@@ -127,6 +128,7 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
     if pid == 0:
         status = EX_SOFTWARE
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, signal.SIGTERM})
             _settle_in(parent, death_signal, prctl)
             status = main()
         except BaseException:
@@ -134,13 +136,14 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
         finally:
             _flush()
             os._exit(status)
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         return Child(pid, os.pidfd_open(pid))
     except OSError:  # out of descriptors: a child that nobody can hold must not live
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def admit_termination() -> None:

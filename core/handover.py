@@ -15,7 +15,7 @@ from tricorn.contracts import Kind, Request
 from tricorn.datagram import Datagram
 from tricorn.peer_socket import PeerSocket
 
-__all__ = ["make_channel", "receive_request", "send_request"]
+__all__ = ["HandoverLost", "make_channel", "receive_request", "send_request"]
 
 _MAX_MESSAGE = 200_000
 
@@ -49,10 +49,12 @@ def receive_request(channel: socket.socket) -> tuple[int, Request] | None:
     Safe from several threads at once.
     """
     message, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1, socket.MSG_DONTWAIT | _CLOEXEC)
-    if not descriptors:
+    if not message:
         return None
     head, _, data = message.partition(b"\n")
     header = json.loads(head)
+    if not descriptors:  # this process is out of descriptors, and the kernel has closed it
+        raise HandoverLost(header["number"])
     peer, local = _from_json(header["peer"]), _from_json(header["local"])
     family, kind, proto = header["socket"]
     if "control" not in header:
@@ -60,6 +62,14 @@ def receive_request(channel: socket.socket) -> tuple[int, Request] | None:
     control = tuple((level, option, bytes.fromhex(content)) for level, option, content in header["control"])
     shared = _BorrowedSocket(family, kind, proto, descriptors[0])
     return header["number"], Datagram(data, peer, shared, local, header["truncated"], control=control)
+
+
+class HandoverLost(Exception):
+    """A request came without its descriptor: job ``number`` cannot be served here."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class _BorrowedSocket(socket.socket):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import monotonic
 
 from tricorn.accepting import PAUSE_S, RETRY_LIMIT, Reaction, reaction_to
@@ -134,7 +135,8 @@ class ListenerIntake(Intake):
         if reaction is Reaction.PAUSE:
             self._pause(error)
         elif reaction is Reaction.END:
-            self.listeners.remove(listener)
+            with suppress(ValueError):  # another thread has seen it too
+                self.listeners.remove(listener)
             if not self.listeners:
                 self.stop()
         else:

@@ -89,8 +89,10 @@ class ServedJob:
                 if not verify(self.request):
                     self.refuse("verify returned false")
                     return False
-            except Exception as error:
+            except BaseException as error:
                 self.refuse("verify raised", error)
+                if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c():
+                    raise
                 return False
         self._started = True
         observers = self.service.ledger.observers
@@ -164,7 +166,7 @@ class ServedJob:
             observers.tell(JobFinished(outcome) if self._started else JobRefused(outcome))
         if self._started and status is not _ABANDONED:  # before the start the permit is the intake's
             service.permits.give()
-        ledger.count(status)
+        ledger.count(status, number=self.id)
         return True
 
     def refuse(self, reason: str, error: BaseException | None = None) -> None:
@@ -219,11 +221,14 @@ class ServedJob:
 
     def settle(self, report: bytes | None, ended: str = "") -> None:
         """In the parent: record what the child said, or that it said nothing."""
-        if report is None:
+        try:
+            told = None if report is None else Report.decode(report)
+        except ValueError:
+            told, ended = None, f"{ended}, and its report cannot be read"
+        if told is None:
             status = Status.CANCELLED if self.cancelled else Status.LOST
             self.record(status, WorkerLost(f"the process of this job {ended}"), ended)
             return
-        told = Report.decode(report)
         status = Status.CANCELLED if self.cancelled else told.status
         self.record(status, told.error, told.detail, told.stage)
 

@@ -42,29 +42,26 @@ class Ledger:
 
     def open(self, job: ServedJob, number: int | None = None) -> None:
         """Enter a job and give it its number: the next one, or that which it has in another process."""
+        board = self._board
         with self._lock:
             self._opened += 1
             job.id = self._first_id + self._opened if number is None else number
-            if self._board is not None:
-                self._board.count(self._opened, self._counts)
+            if board is not None:  # first the slot: a job that is counted can be named
+                board.started(job.id, job.request.peer, job.accepted_at)
+                board.count(self._opened, self._counts)
         self.jobs[job.id] = job
-        if self._board is not None:
-            self._board.started(job.id, job.request.peer, job.accepted_at)
 
     def claim(self, job: ServedJob) -> bool:
         """True for the one caller who may record this job's outcome."""
-        if self.jobs.pop(job.id, None) is None:
-            return False
-        if self._board is not None:
-            self._board.ended(job.id)
-        return True
+        return self.jobs.pop(job.id, None) is not None
 
-    def count(self, status: Status, n: int = 1) -> None:
-        """Book an outcome, after the observers were told of it."""
+    def count(self, status: Status, n: int = 1, number: int = 0) -> None:
+        """Book an outcome (of job ``number``), after the observers were told of it."""
         with self._lock:
             self._counts[status] += n
             if self._board is not None:
                 self._board.count(self._opened, self._counts)
+                self._board.ended(number)
             if self._waiting:
                 self._idle.notify_all()
 

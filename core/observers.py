@@ -51,12 +51,12 @@ class Observers:
         self.of_troubles = any(_wants(each, JobFinished) or _wants(each, JobRefused) for each in self._all)
 
     def tell(self, event: Event) -> None:
-        """Call everyone who wants ``event``.  Never raises an `Exception`."""
+        """Call everyone who wants ``event``.  Never raises: a thread of ours that ends would serve nobody any more."""
         for observer in self._all:
             if _wants(observer, type(event)):
                 try:
                     observer(event)
-                except Exception:
+                except BaseException:
                     self._complain(observer, event)
 
     def _complain(self, observer: Observer, event: Event) -> None:

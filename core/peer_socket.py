@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import _socket
 import socket
+from time import monotonic
 from typing import Any
 
-__all__ = ["PeerSocket", "Tracked", "kernel_shutdown"]
+__all__ = ["REPLY_GRACE_S", "SILENCE_S", "PeerSocket", "Tracked", "kernel_shutdown"]
+
+#: Seconds after a reply in which a draining server still waits for the peer to go on.
+REPLY_GRACE_S = 0.1
+#: Seconds of silence in the middle of a request after which a draining server gives it up.
+SILENCE_S = 1.0
 
 
 def kernel_shutdown(fd: int, how: int) -> None:
@@ -38,8 +44,11 @@ class Tracked:
     waiting = False
     #: Something was received since we last sent: a request is under way.
     engaged = False
-    #: How many receiving calls returned data, modulo nothing; a drain compares two readings.
+    #: How many receiving calls returned data; a drain compares two readings.
     receipts = 0
+    _receipts_seen: tuple[int, float] = (-1, 0.0)
+    #: When we last sent something, by `time.monotonic`; long ago if never.
+    sent_at = float("-inf")
     #: No new request is to be begun.
     draining = False
     #: A file object was made of it, which may keep the descriptor open beyond `close`.
@@ -50,8 +59,6 @@ class Tracked:
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """`socket.socket.recv`, noted."""
         self.waiting = True
-        if self.draining and not self.engaged:
-            self.end_input()
         try:
             data: bytes = super().recv(bufsize, flags)  # type: ignore[misc]
         except OSError as error:
@@ -67,8 +74,6 @@ class Tracked:
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
         """`socket.socket.recv_into`, noted; the way of every file object made by ``makefile``."""
         self.waiting = True
-        if self.draining and not self.engaged:
-            self.end_input()
         try:
             count: int = super().recv_into(buffer, nbytes, flags)  # type: ignore[misc]
         except OSError as error:
@@ -84,6 +89,7 @@ class Tracked:
     def send(self, data: Any, flags: int = 0, /) -> int:
         """`socket.socket.send`, noted."""
         self.engaged = False
+        self.sent_at = monotonic()
         try:
             count: int = super().send(data, flags)  # type: ignore[misc]
         except OSError as error:
@@ -94,6 +100,7 @@ class Tracked:
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """`socket.socket.sendall`, noted."""
         self.engaged = False
+        self.sent_at = monotonic()
         try:
             super().sendall(data, flags)  # type: ignore[misc]
         except OSError as error:
@@ -103,12 +110,14 @@ class Tracked:
     def sendmsg(self, *args: Any) -> int:
         """`socket.socket.sendmsg`, noted."""
         self.engaged = False
+        self.sent_at = monotonic()
         count: int = super().sendmsg(*args)  # type: ignore[misc]
         return count
 
     def sendfile(self, *args: Any, **options: Any) -> int:
         """`socket.socket.sendfile`, noted."""
         self.engaged = False
+        self.sent_at = monotonic()
         count: int = super().sendfile(*args, **options)  # type: ignore[misc]
         return count
 
@@ -122,9 +131,22 @@ class Tracked:
         kernel_shutdown(self.fileno(), socket.SHUT_RD)  # type: ignore[attr-defined]
 
     def drain(self) -> None:
-        """Begin nothing new: ends the input now if the conversation is idle, else when it next becomes so."""
-        self.draining = True  # before looking at `waiting`: recv sets its note before it looks at this one
-        if self.waiting and not self.engaged:
+        """Begin nothing new.  Called again and again while the server drains: ends the input when nothing is under way.
+
+        That is at once where nothing was received since the beginning; `REPLY_GRACE_S` after we sent something, as it
+        may have been an interim reply that asks for more (100 Continue); and after `SILENCE_S` in which a peer that
+        had begun sent nothing further.
+        """
+        self.draining = True
+        if not self.waiting:
+            return
+        now = monotonic()
+        if not self.engaged:
+            if now - self.sent_at >= REPLY_GRACE_S:
+                self.end_input()
+        elif self.receipts != self._receipts_seen[0]:
+            self._receipts_seen = (self.receipts, now)
+        elif now - self._receipts_seen[1] >= SILENCE_S:
             self.end_input()
 
 

@@ -12,10 +12,21 @@ from attrs import frozen
 from tricorn.errors import RemoteError
 from tricorn.events import Stage, Status
 
-__all__ = ["MAX_REPORT", "Report", "receive_report", "remote_error", "send_report"]
+__all__ = ["MAX_REPORT", "Report", "receive_report", "remote_error", "send_report", "shorten"]
 
-#: The longest report in bytes; longer tracebacks lose their middle.
+#: The longest report in bytes, as JSON.
 MAX_REPORT = 60_000
+#: Room in it for a traceback and for a message; what is longer loses its middle.
+_MAX_TRACEBACK, _MAX_TEXT = 40_000, 8_000
+
+
+def shorten(text: str, room: int) -> str:
+    """``text`` without its middle, if it takes more than ``room`` bytes as JSON (a character takes 1, 6 or 12)."""
+    size = len(json.dumps(text))
+    if size <= room:
+        return text
+    half = max(0, room - 20) // 24 if not text.isascii() else max(0, room - 20) // 12
+    return text[:half] + "\n  [...]\n" + text[len(text) - half :]
 
 
 def remote_error(error: BaseException) -> RemoteError:
@@ -23,10 +34,7 @@ def remote_error(error: BaseException) -> RemoteError:
     if isinstance(error, RemoteError):
         return error
     text = "".join(traceback.format_exception(error))
-    if len(text) > MAX_REPORT // 4:  # a character is at most 6 bytes of JSON, and most are 1
-        half = MAX_REPORT // 8
-        text = text[:half] + "\n  [...]\n" + text[-half:]
-    return RemoteError(type(error).__name__, str(error)[:2000], text)
+    return RemoteError(type(error).__name__, shorten(str(error), _MAX_TEXT), shorten(text, _MAX_TRACEBACK))
 
 
 @frozen
@@ -49,9 +57,12 @@ class Report:
     @classmethod
     def decode(cls, data: bytes) -> Report:
         """The reverse of `encode`; raises `ValueError` for what is not a report."""
-        packet = json.loads(data)
-        error = RemoteError(*packet["error"]) if "error" in packet else None
-        return cls(Status(packet["status"]), Stage(packet["stage"]), error, packet["detail"])
+        try:
+            packet = json.loads(data)
+            error = RemoteError(*packet["error"]) if "error" in packet else None
+            return cls(Status(packet["status"]), Stage(packet["stage"]), error, packet["detail"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{data[:100]!r} is no report") from error
 
 
 _NUMBER = struct.Struct("=Q")

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +22,7 @@ from tricorn.lifecycle import Lifecycle, State
 from tricorn.observe.log import LogObserver
 from tricorn.observers import Observer, Observers
 from tricorn.server_process import ServerProcess, launch
-from tricorn.signals import draining_signals, in_handler
+from tricorn.signals import draining_signals, in_handler, keyboard_interrupt, require_main_thread
 
 __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 
@@ -31,6 +30,10 @@ __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 DRAIN_TIMEOUT_S = 8.0
 #: Default bound on requests in flight in one process, where the dispatcher sets none of its own.
 MAX_CONNECTIONS = 10_000
+
+
+#: The longest that anything waits, in seconds: a year.
+MAX_SECONDS = 365 * 24 * 3600
 
 
 class Server:
@@ -84,10 +87,7 @@ class Server:
         check_composition(self.transports, self.dispatcher, self.handler)
         if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
             raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
-        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, (int, float)):
-            raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: a number of seconds")
-        if not 0 <= drain_timeout < inf:
-            raise ConfigurationError(f"drain_timeout is {drain_timeout!r}; allowed: seconds, from 0, never unlimited")
+        _check_seconds("drain_timeout", drain_timeout)
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
         self._plan = Plan(
@@ -169,11 +169,13 @@ class Server:
         ``signals=True`` (main thread only): SIGTERM and SIGINT drain, a second one closes now, and the previous
         handlers come back at the end.  Raises `~tricorn.errors.StateError` if it serves already or has served.
         """
+        if signals:
+            require_main_thread()
         if self.state is State.NEW:
             self.bind()
         engine = self._engine_now("serve")
-        with draining_signals(engine) if signals else ExitStack():
-            self._life.advance(State.SERVING, doing="serve")
+        self._life.advance(State.SERVING, doing="serve")
+        with draining_signals(engine) if signals else keyboard_interrupt(engine):
             return self._serve(engine)
 
     def _serve(self, engine: Engine) -> DrainReport:
@@ -228,6 +230,8 @@ class Server:
 
         Under `Sync` it is served when this returns; under the others it may still be running.
         """
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
         if self.state is State.NEW:
             self.bind()
         engine = self._engine_now("handle a request")
@@ -239,10 +243,9 @@ class Server:
         try:
             return engine.handle_one(timeout)
         finally:
-            if not engine.stopping:
-                self._life.try_advance(State.BOUND)
-            elif self._life.try_advance(State.DRAINING):  # somebody drains, and waits for who serves to end it
-                engine.end()
+            self._life.try_advance(State.BOUND)
+            if engine.stopping and self._life.try_advance(State.DRAINING, only_from=State.BOUND):
+                engine.end()  # somebody drains, and waits for who serves to end it
                 self._closed(engine)
 
     def _engine_now(self, doing: str) -> Engine:
@@ -268,6 +271,8 @@ class Server:
         second call returns the same.  Raises `~tricorn.errors.StateError` from inside a handler, which would wait for
         itself: use `request_stop` there.
         """
+        if timeout is not None:
+            _check_seconds("timeout", timeout)
         if self._report is not None:
             return self._report
         if self._engine is None:
@@ -305,6 +310,11 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.drain()
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
+        raise ConfigurationError(f"{name} is {value!r}; allowed: seconds, from 0 to {MAX_SECONDS:,}, never unlimited")
 
 
 def _by_name(kind: str, part: Any) -> Any:

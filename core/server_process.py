@@ -12,17 +12,22 @@ from __future__ import annotations
 
 import json
 import queue
+import selectors
 import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from attrs import evolve
+
+from tricorn.deadline import Deadline
 from tricorn.engine import CANCEL_GRACE_S, Engine
-from tricorn.errors import StateError
+from tricorn.errors import DrainTimeout, StateError
 from tricorn.events import DrainReport, Event, JobInfo, ServerClosed, WorkerEnded
 from tricorn.forking import Child, admit_termination, fork_child, refuse_if_threaded
 from tricorn.observers import Observers
+from tricorn.report import shorten
 from tricorn.signals import draining_signals
 from tricorn.wire import MAX_PACKET, decode_value, encode_value
 
@@ -30,6 +35,8 @@ __all__ = ["ServerProcess", "launch"]
 
 #: Seconds within which the process answers a question.
 ANSWER_S = 2.0
+#: Jobs in flight are told in packets of about this size.
+BATCH_BYTES = 100_000
 #: Seconds beyond its deadline that the process gets before it is killed.
 KILL_GRACE_S = 2 * CANCEL_GRACE_S + 2.0
 
@@ -41,6 +48,22 @@ def _send(sock: socket.socket, kind: str, value: Any) -> None:
         pass  # the other process is gone, which its end of the stream tells better
 
 
+def _send_jobs(sock: socket.socket, kind: str, infos: Iterable[JobInfo]) -> None:
+    """In as many packets as it takes, each with room to spare."""
+    packet: list[JobInfo] = []
+    room = BATCH_BYTES
+    for info in infos:
+        fitting = evolve(info, stack=shorten(info.stack, BATCH_BYTES // 4))
+        size = len(json.dumps(encode_value(fitting)))
+        if packet and size > room:
+            _send(sock, kind, packet)
+            packet, room = [], BATCH_BYTES
+        packet.append(fitting)
+        room -= size
+    if packet:
+        _send(sock, kind, packet)
+
+
 class _Forwarder:
     """The only observer inside the process: everything that somebody outside wants to hear goes out."""
 
@@ -49,6 +72,9 @@ class _Forwarder:
         self.quiet = not (wanted.of_starts or wanted.of_completions)
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, ServerClosed):  # its stacks may be more than a packet holds
+            _send_jobs(self._control, "abandoned", event.report.abandoned)
+            event = ServerClosed(evolve(event.report, abandoned=()))
         _send(self._control, "event", event)
 
 
@@ -113,7 +139,9 @@ def _obey(engine: Engine, control: socket.socket, order: str, value: Any) -> Non
         engine.limit(value)
         engine.request_stop()
     elif order == "jobs":
-        _send(control, "jobs", engine.service.ledger.in_flight(stacks=bool(value)))
+        number, stacks = value
+        _send_jobs(control, "jobs", engine.service.ledger.in_flight(stacks=stacks))
+        _send(control, "answered", number)
 
 
 class ServerProcess:
@@ -132,8 +160,10 @@ class ServerProcess:
         self._control = control
         self._engine = engine
         self._observers = observers
-        self._answers: queue.SimpleQueue[tuple[JobInfo, ...]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[int, tuple[JobInfo, ...]]] = queue.SimpleQueue()
         self._asking = threading.Lock()
+        self._questions = 0
+        self._collected: dict[str, list[JobInfo]] = {"jobs": [], "abandoned": []}
         self.pid = child.pid
         self.report: DrainReport | None = None
         self.done = threading.Event()
@@ -141,24 +171,49 @@ class ServerProcess:
         self._thread.start()
 
     def _listen(self) -> None:
-        while True:
-            try:
-                packet = self._control.recv(MAX_PACKET)
-            except OSError:
-                break
-            if not packet:
-                break
-            kind, value = json.loads(packet)
-            self._take_in(kind, decode_value(value))
+        """Until the process ends, which its pidfd tells: children of its handlers may hold its end of the stream."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._child.pidfd, selectors.EVENT_READ)
+            ended = False
+            while not ended:
+                ended = any(key.fd == self._child.pidfd for key, _ in selector.select())
+                if not self._hear() and not ended:
+                    selector.unregister(self._control)  # the end of the stream: only the process's own end is left
+                    selector.select()
+                    ended = True
         self._ended()
 
+    def _hear(self) -> bool:
+        """Take in all that has come; False at the end of the stream."""
+        while True:
+            try:
+                packet = self._control.recv(MAX_PACKET, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except ConnectionResetError:
+                continue  # it ended with an order of ours unread; what it had said comes behind this
+            except OSError:
+                return False
+            if not packet:
+                return False
+            try:
+                kind, value = json.loads(packet)
+                self._take_in(kind, decode_value(value))
+            except (ValueError, TypeError, KeyError):
+                continue  # no packet of ours; the thread has to live on
+
     def _take_in(self, kind: str, value: Any) -> None:
-        if kind == "jobs":
-            self._answers.put(value)
-            return
-        if isinstance(value, ServerClosed):
-            self.report = value.report
-        self._observers.tell(value)
+        if kind in self._collected:
+            self._collected[kind] += value
+        elif kind == "answered":
+            infos, self._collected["jobs"] = self._collected["jobs"], []
+            self._answers.put((value, tuple(infos)))
+        elif isinstance(value, ServerClosed):
+            self.report = evolve(value.report, abandoned=tuple(self._collected["abandoned"]))
+            self._observers.tell(ServerClosed(self.report))
+        else:
+            self._observers.tell(value)
 
     def _ended(self) -> None:
         _, words = self._child.reap()
@@ -180,19 +235,26 @@ class ServerProcess:
         with self._asking:
             if self.done.is_set():
                 return ()
-            _send(self._control, "jobs", stacks)
-            try:
-                return self._answers.get(timeout=ANSWER_S)
-            except queue.Empty:
-                if self.done.is_set():
-                    return ()
-                raise StateError(f"the server process {self.pid} did not answer within {ANSWER_S} s") from None
+            self._questions += 1
+            _send(self._control, "jobs", [self._questions, stacks])
+            until = Deadline.after(ANSWER_S)
+            while not until.expired:
+                try:
+                    number, infos = self._answers.get(timeout=until.remaining())
+                except queue.Empty:
+                    break
+                if number == self._questions:  # and not the late answer to an earlier one
+                    return infos
+            if self.done.is_set():
+                return ()
+            raise StateError(f"the server process {self.pid} did not answer within {ANSWER_S} s")
 
     def drain(self, timeout: float) -> DrainReport:
         """Drain it, and wait for its end; it is killed if it does not end a while after ``timeout`` seconds."""
         _send(self._control, "drain", timeout)
         if not self.done.wait(timeout + KILL_GRACE_S):
             self._child.send_signal(signal.SIGKILL)
-        self._thread.join()
-        assert self.report is not None
+        self._thread.join(KILL_GRACE_S)
+        if self.report is None:
+            raise DrainTimeout(f"the server process {self.pid} was killed, and has still not ended")
         return self.report

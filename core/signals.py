@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from tricorn.wakeup import WakeUp
 if TYPE_CHECKING:
     from tricorn.engine import Engine
 
-__all__ = ["DrainExpired", "draining_signals", "in_handler"]
+__all__ = ["DrainExpired", "draining_signals", "in_handler", "keyboard_interrupt", "require_main_thread"]
 
 
 class DrainExpired(BaseException):
@@ -32,19 +32,31 @@ def in_handler(frame: FrameType | None) -> bool:
     return False
 
 
-@contextmanager
-def draining_signals(
-    engine: Engine, numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)
-) -> Iterator[None]:
-    """The first signal drains, a second one closes now; the previous handlers come back at the end.
-
-    Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
-    """
+def require_main_thread() -> None:
+    """Raise `~tricorn.errors.StateError` where Python would not run a signal handler."""
     if threading.current_thread() is not threading.main_thread():
         raise StateError(
             f"signals=True works only in the main thread, and this is {threading.current_thread().name!r}: "
             "serve there, or call request_stop() from your own handler"
         )
+
+
+def _politely(seen: int) -> float | None:
+    """Seconds for the drain after that many signals: what the server was told, then none."""
+    return None if seen == 1 else 0
+
+
+@contextmanager
+def draining_signals(
+    engine: Engine,
+    numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
+    patience: Callable[[int], float | None] = _politely,
+) -> Iterator[None]:
+    """A signal drains; ``patience`` says how long, by how many have come.  The previous handlers come back at the end.
+
+    Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
+    """
+    require_main_thread()
     seen = 0
     expired = False
 
@@ -55,7 +67,7 @@ def draining_signals(
                 raise DrainExpired
             return
         seen += 1
-        engine.limit(None if seen == 1 else 0)
+        engine.limit(patience(seen))
         engine.request_stop()
 
     def interrupt() -> None:
@@ -65,13 +77,49 @@ def draining_signals(
             signal.pthread_kill(threading.main_thread().ident or 0, numbers[0])
 
     engine.interrupt = interrupt
-    with _waking(engine):
-        previous = {number: signal.signal(number, on_signal) for number in numbers}
+    with _handling(engine, numbers, on_signal):
         try:
             yield
         finally:
             expired = False
             engine.interrupt = None
+
+
+@contextmanager
+def keyboard_interrupt(engine: Engine) -> Iterator[None]:
+    """Ctrl-C ends serving in order, and is raised when it has ended; inside a handler it is raised at once.
+
+    Where nobody asked for signals, and SIGINT would raise `KeyboardInterrupt` in the middle of whatever the main
+    thread does: between taking a connection and handing it over, in the hooks around a fork.  A second Ctrl-C cuts
+    the drain short.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if not on_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    seen = 0
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal seen
+        seen += 1
+        engine.limit(_politely(seen))
+        engine.request_stop()
+        if in_handler(frame):
+            raise KeyboardInterrupt
+
+    with _handling(engine, (signal.SIGINT,), on_signal):
+        yield
+    if seen:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _handling(engine: Engine, numbers: tuple[signal.Signals, ...], on_signal: Callable[..., None]) -> Iterator[None]:
+    with _waking(engine):
+        previous = {number: signal.signal(number, on_signal) for number in numbers}
+        try:
+            yield
+        finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 

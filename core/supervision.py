@@ -16,8 +16,9 @@ from attrs import define
 
 from tricorn.contracts import Crew
 from tricorn.deadline import Deadline
+from tricorn.errors import StateError
 from tricorn.events import WorkerEnded, WorkerStarted
-from tricorn.forking import Child, fork_child
+from tricorn.forking import Child, fork_child, refuse_if_threaded
 
 __all__ = ["BACK_OFF_S", "HEALTHY_S", "Post", "Supervisor", "pause_after"]
 
@@ -94,13 +95,17 @@ class Supervisor:
             self._spawn(None)
 
     def _spawn(self, replaces: int | None) -> None:
-        post = self._make_post()
+        post = None
         try:
+            refuse_if_threaded("ProcessPool")
+            post = self._make_post()
             child = fork_child(post.main, death_signal=signal.SIGTERM)
-        except OSError:  # out of processes: try again later
-            post.ended("could not be started", cancelled=False)
+        except (OSError, StateError) as error:  # out of processes or descriptors, or threads have come: later, perhaps
+            if post is not None:
+                post.ended("could not be started", cancelled=False)
             self._failures += 1
             self._due.append((monotonic() + pause_after(self._failures), replaces))
+            self._crew.tell(WorkerEnded(0, f"could not be started: {error}", expected=False))
             return
         post.manned(child.pid)
         self._workers[child.pidfd] = _Worker(post, child, monotonic())

@@ -48,6 +48,8 @@ def encode_value(value: Any) -> Any:
     if attrs.has(type(value)):
         fields = attrs.fields(type(value))
         return {type(value).__name__: {field.name: encode_value(getattr(value, field.name)) for field in fields}}
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
     if isinstance(value, (tuple, list)):
         return [encode_value(each) for each in value]
     if value is None or isinstance(value, (str, int, float, bool)):
@@ -62,6 +64,8 @@ def decode_value(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     ((name, inside),) = value.items()
+    if name == "bytes":
+        return bytes.fromhex(inside)
     if name == "Status":
         return Status(inside)
     if name == "Stage":

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
+from time import monotonic
 from typing import ClassVar
 
 from attrs import define, field, validators
 
-from tricorn.contracts import Dispatcher, Intake, Job
+from tricorn.contracts import Crew, Dispatcher, Intake, Job
 from tricorn.deadline import Deadline
 from tricorn.forking import Child, admit_termination, check_platform, fork_child, refuse_if_threaded
 from tricorn.report import receive_report, send_report
 
 __all__ = ["Fork"]
+
+#: A child looks at its connection when it is told to drain, so it is told again after so many seconds.
+TELL_AGAIN_S = 0.1
 
 
 @define(eq=False)
@@ -35,8 +40,10 @@ class Fork(Dispatcher):
     _children: dict[int, tuple[Child, Job]] = field(factory=dict, init=False, repr=False)
     _epoll: select.epoll | None = field(default=None, init=False, repr=False)
     _reports: tuple[socket.socket, socket.socket] | None = field(default=None, init=False, repr=False)
+    #: Holds a number for the next child's pidfd, so that where there are no more it is accepting that fails.
+    _spare: int = field(default=-1, init=False, repr=False)
     _told: dict[int, bytes] = field(factory=dict, init=False, repr=False)
-    _draining: bool = field(default=False, init=False, repr=False)
+    _tell_again_at: float = field(default=0.0, init=False, repr=False)
 
     @max_children.validator
     def _positive(self, attribute: object, value: int) -> None:
@@ -54,7 +61,7 @@ class Fork(Dispatcher):
     def serve(self, intake: Intake) -> None:
         """Fork for each request; reap while waiting for the next."""
         refuse_if_threaded("Fork")
-        intake.watch(self._prepare().fileno(), self._reap)
+        self._prepare(intake)
         super().serve(intake)
 
     def dispatch(self, job: Job) -> None:
@@ -62,15 +69,19 @@ class Fork(Dispatcher):
 
         Raises `OSError` where the machine gives no process, `~tricorn.errors.StateError` in a threaded program.
         """
-        self._prepare()
+        epoll = self._prepare(job.crew)
         self._reap()
         while len(self._children) >= self.max_children:
             self._reap(None)
         refuse_if_threaded("Fork")
-        child = fork_child(lambda: self._attend(job), death_signal=signal.SIGKILL)
-        job.disown(f"process {child.pid}")
+        os.close(self._spare)
+        try:
+            child = fork_child(lambda: self._attend(job), death_signal=signal.SIGKILL)
+            job.disown(f"process {child.pid}")
+        finally:
+            self._spare = os.dup(epoll.fileno())
         self._children[child.pidfd] = (child, job)
-        self._prepare().register(child.pidfd, select.EPOLLIN)
+        epoll.register(child.pidfd, select.EPOLLIN)
 
     def _attend(self, job: Job) -> int:
         """In the child: serve the one job, and tell the parent how it went."""
@@ -80,12 +91,14 @@ class Fork(Dispatcher):
         send_report(self._reports[1], job.id, job.run_remotely())
         return 0
 
-    def _prepare(self) -> select.epoll:
+    def _prepare(self, watcher: Intake | Crew) -> select.epoll:
         if self._epoll is None:
             self._reports = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._reports[0].setblocking(False)
             self._epoll = select.epoll()
             self._epoll.register(self._reports[0].fileno(), select.EPOLLIN)
+            self._spare = os.dup(self._epoll.fileno())
+            watcher.watch(self._epoll.fileno(), self._reap)
         return self._epoll
 
     def _reap(self, timeout: float | None = 0.0) -> None:
@@ -107,9 +120,9 @@ class Fork(Dispatcher):
             self._told[number] = report
 
     def join(self, deadline: Deadline) -> bool:
-        """Tell the children to finish (SIGTERM), and reap them as they end."""
-        if not self._draining:
-            self._draining = True
+        """Tell the children to finish (SIGTERM, again and again), and reap them as they end."""
+        if monotonic() >= self._tell_again_at:
+            self._tell_again_at = monotonic() + TELL_AGAIN_S
             for child, _ in self._children.values():
                 child.send_signal(signal.SIGTERM)
         while self._children:
@@ -127,8 +140,9 @@ class Fork(Dispatcher):
         """Give the descriptors back."""
         if self._epoll is not None and self._reports is not None:
             self._epoll.close()
+            os.close(self._spare)
             for end in self._reports:
                 end.close()
             self._epoll = self._reports = None
             self._told.clear()
-            self._draining = False
+            self._tell_again_at = 0.0

@@ -77,6 +77,8 @@ class ProcessPool(Dispatcher):
     def serve(self, intake: Intake) -> None:
         """Start the workers and keep their number up until the intake ends."""
         refuse_if_threaded("ProcessPool")
+        if intake.stopped:
+            return  # before the start: workers would serve who waits already
         numbers = itertools.count(1)
         supervisor = Supervisor(
             self.workers, lambda: _ListeningPost(copy.copy(self.inner), intake.crew, next(numbers)), intake.crew

@@ -24,6 +24,7 @@ class ThreadPool(Dispatcher):
 
     workers: int = field(default=16, validator=validators.instance_of(int), metadata={"help": "threads that serve"})
     _threads: list[threading.Thread] = field(factory=list, init=False, repr=False)
+    _errors: list[BaseException] = field(factory=list, init=False, repr=False)
     _queue: JobQueue | None = field(default=None, init=False, repr=False)
 
     @workers.validator
@@ -41,6 +42,8 @@ class ThreadPool(Dispatcher):
         self._start(intake)
         while not intake.wait():
             pass
+        if self._errors:
+            raise self._errors[0]
 
     def dispatch(self, job: Job) -> None:
         """Feed one job to the same workers; blocks while all are busy and as many jobs wait."""
@@ -51,8 +54,12 @@ class ThreadPool(Dispatcher):
 
     def _start(self, jobs: Intake | JobQueue) -> None:
         def work() -> None:
-            for job in jobs:
-                job.run()
+            try:
+                for job in jobs:
+                    job.run()
+            except BaseException as error:
+                self._errors.append(error)
+                jobs.stop()  # accepting is broken, so serving ends, and raises it
 
         for number in range(self.workers):
             thread = threading.Thread(target=work, name=f"tricorn-worker-{number}", daemon=True)
@@ -75,4 +82,5 @@ class ThreadPool(Dispatcher):
     def close(self) -> None:
         """Forget the threads, so that another server can use this dispatcher; a stuck one is a daemon."""
         self._threads.clear()
+        self._errors.clear()
         self._queue = None

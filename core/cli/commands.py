@@ -13,6 +13,7 @@ from importlib.metadata import version
 import click
 
 from tricorn.cli import words
+from tricorn.cli.explaining import show_explanation
 from tricorn.cli.listing import parts_record, show_parts
 from tricorn.cli.log import configure_log
 from tricorn.cli.matrix import failures, fill_matrix, matrix_record, show_matrix
@@ -133,3 +134,12 @@ def matrix(context: click.Context, as_json: bool, timeout: float) -> None:
     else:
         show_matrix(filled)
     context.exit(UNCLEAN if failures(filled) else 0)
+
+
+@root.command(help=words.EXPLAIN, short_help="Show what a socketserver class becomes.")
+@click.argument("server", metavar="MODULE:CLASS")
+@click.option("--handler", metavar="MODULE:HANDLER", help="The handler that the class is used with.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a program.")
+def explain(server: str, handler: str | None, as_json: bool) -> None:
+    """Show what a socketserver class becomes."""
+    show_explanation(server, handler, as_json=as_json)

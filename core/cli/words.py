@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MATRIX", "PARTS", "ROOT", "SERVE"]
+__all__ = ["EXPLAIN", "MATRIX", "PARTS", "ROOT", "SERVE"]
 
 ROOT = """\
 Network servers by composition: a transport, a dispatcher, a handler.
@@ -12,6 +12,7 @@ Examples:
   tricorn serve tcp://127.0.0.1:9999 echo
   tricorn parts
   tricorn matrix
+  tricorn explain http.server:ThreadingHTTPServer
 
 "tricorn COMMAND --help" tells the rest.  Exit status 2 is a usage or configuration error, told in one line.
 """
@@ -85,4 +86,26 @@ Examples:
 Exit status:
   0  no cell failed
   1  at least one did
+"""
+
+EXPLAIN = """\
+Read a socketserver class, of the standard library or of tricorn.socketserver, and print what it does as a composition.
+No instance is made; the current directory can be imported from, as with python -m.
+
+The output is a Python program that runs as it is: save it, put in your address, and go on from there.  Its comments
+tell which methods the class overrides and where each goes, and the sharp edges that the class has today.
+
+The handler is the one given by --handler; else the default of the class's constructor, or the only one in its module,
+or the usual one of http.server and wsgiref; else a placeholder that answers with what it got.
+
+\b
+Examples:
+  tricorn explain http.server:ThreadingHTTPServer > app.py
+  tricorn explain app:Server --handler app:Handler
+  tricorn explain xmlrpc.server:SimpleXMLRPCServer --json
+
+\b
+Exit status:
+  0  explained
+  2  not importable, or no socketserver class
 """

@@ -2,129 +2,105 @@
 
 from __future__ import annotations
 
-import contextvars
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from tricorn.contracts import Dispatcher, Kind
-from tricorn.deadline import Deadline
-from tricorn.engine import Engine, Plan
-from tricorn.job import ServedJob
-from tricorn.ledger import Ledger
+from tricorn.contracts import Dispatcher, Kind, Shape
+from tricorn.errors import ConfigurationError
 from tricorn.legacy.state import state_of
-from tricorn.observers import Observers
 
-__all__ = ["make_mix_in"]
+if TYPE_CHECKING:
+    from tricorn.plugins import Catalogue
 
-#: Seconds that ``server_close`` gives to requests that are still served.
-DRAIN_TIMEOUT_S = 8.0
-MAX_REQUESTS = 10_000
+__all__ = ["kinds_of_column", "make_mix_in"]
 
 
 def make_mix_in(column: str) -> type | None:
     """The mix-in of the dispatcher whose name, in capitals, is ``column`` (``ThreadPool`` for ``thread-pool``).
 
-    Its options are class attributes.  ``None`` if no such dispatcher is installed, or it takes no single requests.
+    Its options are class attributes.  ``None`` if no such dispatcher is installed.  Raises `ConfigurationError` for
+    one that is there and cannot be used.
     """
-    from tricorn.parts import Corner
-    from tricorn.plugins import catalogue
+    dispatcher = _dispatcher_of(column)
+    if dispatcher is None:
+        return None
+    from tricorn.legacy.carrying import Carrier  # the engine and all; programs that ask for no further class need none
 
-    names = {_capitals(name): name for name in catalogue().names(Corner.DISPATCHER)}
-    if column not in names:
-        return None
-    dispatcher: type[Dispatcher] = catalogue().find(Corner.DISPATCHER, names[column]).load()
-    if dispatcher.dispatch is Dispatcher.dispatch or not attrs.has(dispatcher):
-        return None
-    fields = [each for each in attrs.fields(dispatcher) if each.init]
-    namespace: dict[str, Any] = {each.name: _default(each) for each in fields}
-    namespace["__doc__"] = f"Serves requests by a `{dispatcher.__name__}`: {', '.join(namespace) or 'no options'}."
+    fed = _takes_single_jobs(dispatcher)
+    options = _options_of(dispatcher)
+    shown = ", ".join(options) or "none"
+    namespace = {name: value for name, value in options.items() if value is not attrs.NOTHING}
+    namespace["__doc__"] = f"Serves requests by a `{dispatcher.__name__}`, with its options as attributes: {shown}."
+
+    def make(server: Any) -> Dispatcher:
+        given = {name: getattr(server, name, attrs.NOTHING) for name in options}
+        made: Dispatcher = dispatcher(**{name: value for name, value in given.items() if value is not options[name]})
+        return made
 
     def process_request(self: Any, request: Any, client_address: Any) -> None:
         """Hand the request to the dispatcher."""
         state = state_of(self)
-        if state.dispatching is None:
-            state.dispatching = _Dispatching(self, dispatcher(**{each.name: getattr(self, each.name) for each in fields}))
+        if state.dispatching is None or (state.dispatching.ended and not state.closed):
+            state.dispatching = Carrier(self, make(self), fed=fed)
         state.dispatching.take(request, client_address)
 
     def server_close(self: Any) -> None:
         """Close the server, then wait for its requests, but not for ever."""
-        super(made, self).server_close()
-        state = state_of(self)
-        dispatching, state.dispatching = state.dispatching, None
-        if dispatching is not None:
-            dispatching.end()
+        super(mix_in, self).server_close()
+        carrier = state_of(self).dispatching
+        if carrier is not None and not carrier.ended:
+            carrier.end()
 
-    made = type(f"{column}MixIn", (), {**namespace, "process_request": process_request, "server_close": server_close})
+    for function in (process_request, server_close):
+        function.__qualname__ = f"{column}MixIn.{function.__name__}"
+        namespace[function.__name__] = function
+    mix_in: Any = type(f"{column}MixIn", (), namespace)
+    made: type = mix_in
     return made
 
 
-def _capitals(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("-"))
+def kinds_of_column(column: str) -> frozenset[Kind] | None:
+    """What the dispatcher of ``column`` can serve; all, where its options decide.  ``None`` if there is none."""
+    dispatcher = _dispatcher_of(column)
+    if dispatcher is None:
+        return None
+    kinds: Any = dispatcher.kinds
+    return kinds if isinstance(kinds, frozenset) else frozenset(Kind)
 
 
-def _default(each: Any) -> Any:
-    default = each.default
-    return default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+def _catalogue() -> Catalogue:
+    from tricorn.plugins import catalogue  # pluggy is imported for whoever asks for a further class, and nobody else
+
+    return catalogue()
 
 
-@attrs.define(eq=False)
-class _LegacyRequest:
-    """A request as ``get_request`` returned it, in the shape that a job needs."""
+def _dispatcher_of(column: str) -> type[Dispatcher] | None:
+    from tricorn.parts import Corner
 
-    kind: Kind
-    socket: Any
-    peer: Any
-    data: bytes = b""
-    local: object = None
-    truncated: bool = False
-    control: tuple[tuple[int, int, bytes], ...] = ()
-    fault: BaseException | None = None
-
-    def open(self, deadline: Deadline) -> None:
-        """Nothing."""
-
-    def finish(self, error: BaseException | None) -> None:
-        """Nothing: the server's own ``shutdown_request`` was called."""
-
-    def drain(self) -> None:
-        """Nothing: old handlers have no notion of it."""
-
-    abort = drain
-
-    def disown(self) -> None:
-        """Another process has it."""
-        if self.kind is Kind.STREAM:
-            self.socket.close()
+    names = {
+        "".join(word.capitalize() for word in name.split("-")): name for name in _catalogue().names(Corner.DISPATCHER)
+    }
+    if column not in names:
+        return None
+    dispatcher: type[Dispatcher] = _catalogue().find(Corner.DISPATCHER, names[column]).load()
+    if dispatcher.forks and not _takes_single_jobs(dispatcher):
+        raise ConfigurationError(f"dispatcher '{names[column]}' forks, and takes no single requests")
+    shapes: Any = dispatcher.shapes
+    if isinstance(shapes, frozenset) and not shapes & {Shape.CLASS, Shape.FUNCTION}:
+        said = ", ".join(sorted(shape.value for shape in shapes))
+        raise ConfigurationError(f"dispatcher '{names[column]}' calls no request-handler class, only: {said}")
+    return dispatcher
 
 
-class _Dispatching:
-    """One old server's requests, on their way to a dispatcher."""
+def _options_of(dispatcher: type) -> dict[str, Any]:
+    """Each option's default; `attrs.NOTHING` where there is none, or it depends on the object."""
+    from tricorn.names import part_options
 
-    def __init__(self, server: Any, dispatcher: Dispatcher) -> None:
-        def serve(request: Any) -> None:
-            held = (request.data, request.socket) if request.kind is Kind.DATAGRAM else request.socket
-            try:
-                server.finish_request(held, request.peer)
-            except Exception:
-                server.handle_error(held, request.peer)
-            finally:
-                server.shutdown_request(held)
+    return {option.name: option.default for option in part_options(dispatcher)}
 
-        plan = Plan(serve, contextvars.copy_context(), None, MAX_REQUESTS, DRAIN_TIMEOUT_S)
-        self._engine = Engine(dispatcher, plan, Ledger(Observers()), ())
 
-    def take(self, request: Any, client_address: Any) -> None:
-        """Give one request to the dispatcher; blocks while that is full."""
-        if isinstance(request, tuple):
-            data, sock = request
-            made = _LegacyRequest(Kind.DATAGRAM, sock, client_address, data)
-        else:
-            made = _LegacyRequest(Kind.STREAM, request, client_address)
-        job = ServedJob(made, self._engine.service)
-        self._engine.service.ledger.open(job)
-        self._engine.dispatcher.dispatch(job)
-
-    def end(self) -> None:
-        """Wait for what is still served, up to `DRAIN_TIMEOUT_S`."""
-        self._engine.end()
+def _takes_single_jobs(dispatcher: type[Dispatcher]) -> bool:
+    """Whether its ``dispatch`` does without its ``serve``; that of an event loop does not, for the loop must run."""
+    loops = dispatcher.needs_descriptors and dispatcher.serve is not Dispatcher.serve
+    return dispatcher.dispatch is not Dispatcher.dispatch and not loops

@@ -57,7 +57,7 @@ class ForkingMixIn:
 
     def server_close(self: Any) -> None:
         """Close the server, then collect its children."""
-        super().server_close()
+        super().server_close()  # type: ignore[misc]  # the class that it is mixed with has it
         self.collect_children(blocking=self.block_on_close)
 
 

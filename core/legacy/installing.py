@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from types import ModuleType
 
 from tricorn.errors import StateError
 
-__all__ = ["put_in_place"]
+__all__ = ["outdated_version", "put_in_place"]
+
+
+def outdated_version() -> str:
+    """The facade's ``__version__``, which the original still has until 3.20, but only with a warning."""
+    warnings.warn("'__version__' is deprecated and slated for removal in Python 3.20", DeprecationWarning, stacklevel=3)
+    return "0.4"
 
 
 def put_in_place(facade: ModuleType) -> None:
@@ -28,7 +35,9 @@ def put_in_place(facade: ModuleType) -> None:
 
 
 def _holders(original: ModuleType) -> list[str]:
-    classes = {id(each) for each in vars(original).values() if isinstance(each, type) and each.__module__ == "socketserver"}
+    classes = {
+        id(each) for each in vars(original).values() if isinstance(each, type) and each.__module__ == "socketserver"
+    }
     found = []
     for name, module in list(sys.modules.items()):
         if module is original or not isinstance(module, ModuleType):

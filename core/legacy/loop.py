@@ -1,7 +1,7 @@
 """Waiting for a legacy server's requests, so that it can be woken at once.
 
-The original looks at its flags each half second.  Here a wake-up socket is waited on beside the server's own descriptor, and
-the poll interval only decides how often ``service_actions`` is called.
+The original looks at its flags each half second.  Here a wake-up socket is waited on beside the server's own
+descriptor, and the poll interval only decides how often ``service_actions`` is called.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 import select
 import selectors
-from _thread import get_ident
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from tricorn.legacy.state import state_of
@@ -19,10 +18,16 @@ from tricorn.wakeup import WakeUp
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Loop", "default_selector", "wait_for_request"]
+    from tricorn.deadline import Deadline
+
+__all__ = ["Loop", "default_selector", "pause_after_shortage", "wait_for_request"]
 
 #: What the original takes, and what a test may put something else in place of.
 default_selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+#: Seconds after which a server that had no descriptor is looked at again.
+ABSENT_S = 0.5
 
 
 class _Poll:
@@ -81,6 +86,7 @@ class Loop:
 
     def __enter__(self) -> Loop:
         state, wakeup = self._state, WakeUp()
+        state.closed = state.idle = False
         self._wake_fd = wakeup.fileno()
         self._selector.register(self._wake_fd, _READABLE)
         try:
@@ -89,8 +95,7 @@ class Loop:
             self._selector.close()
             wakeup.close()
             raise
-        state.closed = state.idle = False
-        state.thread, state.wakeup = get_ident(), wakeup
+        state.wakeup = wakeup
         return self
 
     def __exit__(
@@ -98,15 +103,14 @@ class Loop:
     ) -> None:
         state = self._state
         wakeup, state.wakeup = state.wakeup, None
-        state.thread = 0
         self._selector.close()
         if wakeup is not None:
             wakeup.close()
 
     @property
     def closed(self) -> bool:
-        """``server_close`` was called meanwhile."""
-        return self._state.closed
+        """``server_close`` was called meanwhile, and did not merely change the socket for a new one."""
+        return self._state.closed and _descriptor_of(getattr(self._server, "socket", None)) < 0
 
     def _watch(self) -> None:
         """Follow the server's descriptor, which it may have replaced."""
@@ -123,23 +127,27 @@ class Loop:
         server = self._server
         if not hasattr(server, "fileno"):
             return self._wait_without_descriptor(timeout)
-        if server.fileno() != self._watched and not self._follow():
+        fd = _descriptor_of(server)
+        if fd != self._watched:
+            self._follow(fd)
+        if fd < 0:  # closed, or just being replaced
+            if not self.closed:
+                self._rest(ABSENT_S if timeout is None else min(timeout, ABSENT_S))
             return False
         ready = self._selector.select(timeout)
         if self._wake_fd in ready:
             self._clear()
         return self._watched in ready
 
-    def _follow(self) -> bool:
-        if self._state.closed or self._server.fileno() < 0:
-            self._state.closed = True  # closed behind our back: there is nothing to wait for any more
-            return False
-        try:
-            self._selector.unregister(self._watched)
-        except (KeyError, ValueError, OSError):
-            pass
-        self._watch()
-        return True
+    def _follow(self, fd: int) -> None:
+        if self._watched >= 0:
+            try:
+                self._selector.unregister(self._watched)
+            except (KeyError, ValueError, OSError):
+                pass
+        if fd >= 0:
+            self._selector.register(fd, _READABLE)
+        self._watched = fd
 
     def _pause(self, timeout: float | None) -> bool:
         """Out of descriptors or memory: leave the listener alone for a moment."""
@@ -158,14 +166,36 @@ class Loop:
         return not self._state.closed
 
     def _rest(self, timeout: float | None) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._wake_fd, selectors.EVENT_READ)
+        selector = _make(default_selector)  # one that needs no descriptor: there may be none left
+        try:
+            selector.register(self._wake_fd, _READABLE)
             if selector.select(timeout):
                 self._clear()
+        finally:
+            selector.close()
 
     def _clear(self) -> None:
         if self._state.wakeup is not None:
             self._state.wakeup.clear()
+
+
+def _descriptor_of(thing: Any) -> int:
+    """-1 where there is none, or none any more."""
+    try:
+        number: int = thing.fileno()
+    except (AttributeError, OSError, ValueError):
+        return -1
+    return number
+
+
+def pause_after_shortage(server: Any, deadline: Deadline) -> None:
+    """For ``handle_request``: if the last one found the machine out of something, give it a moment."""
+    state = state_of(server)
+    if state.resume_at:
+        left = max(0.0, state.resume_at - monotonic())
+        limit = deadline.remaining()
+        sleep(left if limit is None else min(left, limit))
+        state.resume_at = 0.0
 
 
 def wait_for_request(server: Any, selector_class: type[selectors.BaseSelector], timeout: float | None) -> bool:

@@ -8,7 +8,10 @@ from typing import Any
 
 from tricorn.legacy.serving import BaseServer
 
-__all__ = ["TCPServer", "UDPServer", "unix_servers"]
+__all__ = ["TCPServer", "UDPServer"]
+
+#: As many as the system lets wait, since 3.15 (gh-134249).
+_BACKLOG = getattr(socket, "SOMAXCONN", 5) if sys.version_info >= (3, 15) else 5
 
 #: Since 3.13.11 (gh-128916), SO_REUSEPORT is asked for on Internet sockets alone.
 _SHARING_FAMILIES = (socket.AF_INET, getattr(socket, "AF_INET6", None))
@@ -23,7 +26,7 @@ class TCPServer(BaseServer):
 
     address_family = socket.AF_INET
     socket_type = socket.SOCK_STREAM
-    request_queue_size = 5
+    request_queue_size = _BACKLOG
     allow_reuse_address = False
     allow_reuse_port = False
 
@@ -54,7 +57,7 @@ class TCPServer(BaseServer):
     def server_close(self) -> None:
         """Close the socket."""
         self.socket.close()
-        super().server_close()
+        BaseServer.server_close(self)  # by name: a class beside this one is not reached from here
 
     def fileno(self) -> int:
         """The socket's descriptor, for select and its kin."""

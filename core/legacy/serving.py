@@ -10,7 +10,8 @@ from time import monotonic
 from typing import Any
 
 from tricorn.accepting import PAUSE_S, Reaction, reaction_to
-from tricorn.legacy.loop import Loop, default_selector, wait_for_request
+from tricorn.deadline import Deadline
+from tricorn.legacy.loop import Loop, default_selector, pause_after_shortage, wait_for_request
 from tricorn.legacy.state import state_of
 
 __all__ = ["BaseServer"]
@@ -38,9 +39,9 @@ class BaseServer:
     """The root of the server classes: the loop and the order of the steps, for any source of requests.
 
     ``serve_forever`` or ``handle_request`` run the loop; ``get_request``, ``verify_request``, ``process_request``,
-    ``finish_request``, ``shutdown_request``, ``close_request``, ``handle_error``, ``handle_timeout``, ``service_actions``,
-    ``server_bind``, ``server_activate`` and ``server_close`` are for subclasses to override.  Without a socket, overriding
-    ``get_request`` is enough: raise `OSError` there when nothing is pending.
+    ``finish_request``, ``shutdown_request``, ``close_request``, ``handle_error``, ``handle_timeout``,
+    ``service_actions``, ``server_bind``, ``server_activate`` and ``server_close`` are for subclasses to override.
+    Without a socket, overriding ``get_request`` is enough: raise `OSError` there when nothing is pending.
     """
 
     #: Seconds that ``handle_request`` waits; ``None`` for ever.  ``serve_forever`` does not look at it.
@@ -57,7 +58,10 @@ class BaseServer:
 
     def serve_forever(self, poll_interval: float = 0.5) -> None:
         """Take requests until `shutdown`; ``service_actions`` is called after each, and each ``poll_interval`` s."""
-        self.__is_shut_down.clear()
+        state = state_of(self)
+        state.thread = get_ident()
+        with state.lock:
+            self.__is_shut_down.clear()
         try:
             with Loop(self, _selector_class()) as loop:
                 while not self.__shutdown_request:
@@ -68,18 +72,21 @@ class BaseServer:
                         self._handle_request_noblock()
                     self.service_actions()
         finally:
-            self.__shutdown_request = False
-            self.__is_shut_down.set()
+            with state.lock:
+                self.__shutdown_request = False
+                self.__is_shut_down.set()
+            state.thread = 0
 
     def shutdown(self) -> None:
         """End ``serve_forever`` and wait until it has ended; in the serving thread itself, return at once.
 
         Before ``serve_forever`` it waits for one to begin, which then ends at once.
         """
-        if self.__is_shut_down.is_set():
-            return  # it has ended already; the next one is not to suffer from it
-        self.__shutdown_request = True
         state = state_of(self)
+        with state.lock:
+            if self.__is_shut_down.is_set():
+                return  # it has ended already; the next one is not to suffer from it
+            self.__shutdown_request = True
         state.wake()
         if state.thread != get_ident():
             self.__is_shut_down.wait()
@@ -90,18 +97,17 @@ class BaseServer:
     def handle_request(self) -> Any:
         """Take one request; after the smaller of the socket's timeout and ``timeout``, call `handle_timeout`."""
         limits = [limit for limit in (_socket_timeout(self), self.timeout) if limit is not None]
-        end = monotonic() + min(limits) if limits else None
-        while True:
-            left = None if end is None else end - monotonic()
-            if left is not None and left < 0:
+        deadline = Deadline.after(min(limits) if limits else None)
+        pause_after_shortage(self, deadline)
+        while not wait_for_request(self, _selector_class(), deadline.remaining()):
+            if deadline.expired:
                 return self.handle_timeout()
-            if wait_for_request(self, _selector_class(), left):
-                return self._handle_request_noblock()
+        return self._handle_request_noblock()
 
     def _handle_request_noblock(self) -> None:
         """Take the request that is there, verify it, process it, and see to what goes wrong."""
         try:
-            request, client_address = self.get_request()
+            request, client_address = self.get_request()  # type: ignore[attr-defined]  # for subclasses to have
         except OSError as error:
             _note(self, error)
             return
@@ -150,13 +156,11 @@ class BaseServer:
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print what a request raised to standard error; for subclasses."""
         line = "-" * 40
-        print(line, file=sys.stderr)
-        print("Exception occurred during processing of request from", client_address, file=sys.stderr)
-        traceback.print_exc()
-        print(line, file=sys.stderr)
+        text = f"{line}\nException occurred during processing of request from {client_address}\n"
+        print(f"{text}{traceback.format_exc()}{line}", file=sys.stderr)  # noqa: T201 - documented so
 
     def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *args: Any) -> None:
+    def __exit__(self, *args: object) -> None:
         self.server_close()

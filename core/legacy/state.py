@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from tricorn.wakeup import WakeUp
@@ -12,9 +13,11 @@ __all__ = ["State", "state_of"]
 class State:
     """Everything of Tricorn's own on one server."""
 
-    __slots__ = ("closed", "dispatching", "idle", "resume_at", "thread", "wakeup")
+    __slots__ = ("closed", "dispatching", "idle", "lock", "resume_at", "thread", "wakeup")
 
     def __init__(self) -> None:
+        #: Between ``shutdown`` and the ends of ``serve_forever``; re-entrant, since a signal handler may shut down.
+        self.lock = threading.RLock()
         #: Raised to make the loop look around at once; there while the loop runs.
         self.wakeup: WakeUp | None = None
         #: The thread in ``serve_forever``, or 0.

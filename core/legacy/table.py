@@ -1,7 +1,7 @@
 """The table: every transport by every strategy makes a class.
 
-The four transports and the two strategies of the original are filled in when the facade is imported; each dispatcher that
-is installed makes a further column, whose classes are made when they are asked for.
+The four transports and the two strategies of the original are filled in when the facade is imported; each dispatcher
+that is installed makes a further column, whose classes are made when they are asked for.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 import socket
 from typing import Any
 
-from tricorn.legacy.dispatching import make_mix_in
+from tricorn.contracts import Kind
+from tricorn.errors import ConfigurationError
+from tricorn.legacy.dispatching import kinds_of_column, make_mix_in
 from tricorn.legacy.forking_mix_in import ForkingMixIn
 from tricorn.legacy.servers import TCPServer, UDPServer
 from tricorn.legacy.threading_mix_in import ThreadingMixIn
@@ -25,7 +27,9 @@ def _transports() -> dict[str, type]:
     rows: dict[str, type] = {"TCP": TCPServer, "UDP": UDPServer}
     if hasattr(socket, "AF_UNIX"):
         family = {"address_family": socket.AF_UNIX}
-        rows["UnixStream"] = type("UnixStreamServer", (TCPServer,), {"__doc__": "TCPServer on a Unix socket.", **family})
+        rows["UnixStream"] = type(
+            "UnixStreamServer", (TCPServer,), {"__doc__": "TCPServer on a Unix socket.", **family}
+        )
         rows["UnixDatagram"] = type(
             "UnixDatagramServer", (UDPServer,), {"__doc__": "UDPServer on a Unix socket.", **family}
         )
@@ -44,8 +48,8 @@ _ROWS = _transports()
 _COLUMNS = _strategies()
 
 
-def fill(namespace: Namespace) -> None:
-    """Put the original's classes into the facade, under the facade's name, and complete ``__all__``."""
+def fill(namespace: Namespace) -> list[str]:
+    """Put the original's classes into the facade; returns all their names."""
     made = {f"{row}Server": base for row, base in _ROWS.items()}
     made |= {f"{column}MixIn": mix_in for column, mix_in in _COLUMNS.items()}
     for column, mix_in in _COLUMNS.items():
@@ -55,7 +59,7 @@ def fill(namespace: Namespace) -> None:
     for name, made_class in made.items():
         made_class.__module__ = "socketserver"  # as the original's, for programs and tests that look
         namespace[name] = made_class
-    namespace["__all__"] = sorted(made)
+    return sorted(made)
 
 
 def _combine(name: str, mix_in: type, base: type) -> type:
@@ -68,17 +72,29 @@ def invent(namespace: Namespace, name: str) -> Any:
 
     Raises `AttributeError`, as a module does, for a name that is no such class.
     """
-    for row in ("", *_ROWS):
-        suffix = f"{row}Server" if row else "MixIn"
-        column = name.removesuffix(suffix)
-        mix_in = make_mix_in(column) if column and column != name else None
-        if mix_in is None:
+    absent = f"module {namespace['__name__']!r} has no attribute {name!r}"
+    try:
+        made = _make(namespace, name)
+    except ConfigurationError as error:
+        raise AttributeError(f"{absent}: {error}") from error
+    if made is None:
+        raise AttributeError(absent)
+    made.__module__ = namespace["__name__"]
+    return namespace.setdefault(name, made)
+
+
+def _make(namespace: Namespace, name: str) -> type | None:
+    if name.endswith("MixIn"):
+        return make_mix_in(name.removesuffix("MixIn"))
+    for row, base in _ROWS.items():
+        column = name.removesuffix(f"{row}Server")
+        if not column or column == name:
             continue
-        if not row:
-            made = mix_in
-        else:
-            made = _combine(name, namespace.get(f"{column}MixIn") or invent(namespace, f"{column}MixIn"), _ROWS[row])
-        made.__module__ = namespace["__name__"]
-        namespace[name] = made
-        return made
-    raise AttributeError(f"module {namespace['__name__']!r} has no attribute {name!r}")
+        kinds = kinds_of_column(column)
+        if kinds is None:
+            continue
+        kind = Kind.DATAGRAM if issubclass(base, UDPServer) else Kind.STREAM
+        if kind not in kinds:
+            raise ConfigurationError(f"the dispatcher of {column}MixIn serves no {kind.value} requests")
+        return _combine(name, namespace.get(f"{column}MixIn") or invent(namespace, f"{column}MixIn"), base)
+    return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-__all__ = ["NoThreads", "ThreadingMixIn", "Threads"]
+__all__ = ["ThreadingMixIn"]
 
 
-class Threads(list[threading.Thread]):
+class _Threads(list):  # type: ignore[type-arg]  # list[...] would leave a mark on the class
     """The threads that ``server_close`` waits for."""
 
     def append(self, thread: threading.Thread) -> None:
@@ -32,7 +32,7 @@ class Threads(list[threading.Thread]):
         self[:] = (thread for thread in self if thread.is_alive())
 
 
-class NoThreads:
+class _NoThreads:
     """Remembers nothing, for servers that do not wait."""
 
     def append(self, thread: threading.Thread) -> None:
@@ -49,7 +49,7 @@ class ThreadingMixIn:
     daemon_threads = False
     #: Whether ``server_close`` waits for the threads (never for daemons).
     block_on_close = True
-    _threads: Any = NoThreads()
+    _threads: Any = _NoThreads()
 
     def process_request_thread(self: Any, request: Any, client_address: Any) -> None:
         """In the new thread: serve the request, report what it raises, close it."""
@@ -63,7 +63,7 @@ class ThreadingMixIn:
     def process_request(self: Any, request: Any, client_address: Any) -> None:
         """Start a thread on the request."""
         if self.block_on_close:
-            vars(self).setdefault("_threads", Threads())
+            vars(self).setdefault("_threads", _Threads())
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address))
         thread.daemon = self.daemon_threads
         thread.start()
@@ -71,5 +71,5 @@ class ThreadingMixIn:
 
     def server_close(self: Any) -> None:
         """Close the server, then wait for its threads."""
-        super().server_close()
+        super().server_close()  # type: ignore[misc]  # the class that it is mixed with has it
         self._threads.join()

@@ -1,8 +1,8 @@
-"""The interpreter's own tests of `socketserver`, and of the modules that stand on it, once on the original, once on the facade.
+"""The interpreter's own tests of `socketserver`, and of the modules on it: on the original, and on the facade.
 
-The suites belong to the interpreter, and are run from there.  Each run is a process of its own, in a directory of its own;
-for the facade's, `tricorn.socketserver.install` is called before anything else is imported.  Both of a suite's runs go on at
-the same time, and report which tests ran, which were skipped, and which failed.
+The suites belong to the interpreter, and are run from there.  Each run is a process of its own, in a directory of its
+own; for the facade's, `tricorn.socketserver.install` is called before anything else is imported.  Both runs of a
+suite go on at the same time, and report which tests ran, which were skipped, and which failed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if module == "facade":
 import http.server, importlib, json, logging.config, socketserver, unittest, wsgiref.simple_server, xmlrpc.server
 from test import support
 
-support.use_resources = ["cpu", "network", "walltime"]  # as `python -m test -u ...` has it; "network" is the loopback here
+support.use_resources = ["cpu", "network", "walltime"]  # as from `python -m test -u`; here, "network" is loopback
 
 def name_of(test):
     # a subtest's own parameters may hold an address

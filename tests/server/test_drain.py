@@ -89,7 +89,7 @@ def test_two_at_once(dial: Dial, held: Any) -> None:
     with Server(LOCAL, ThreadPool(1), held) as server:
         server.start()
         assert dial(server).recv(4) == b"held"
-        with in_thread(lambda: server.drain(30), "drain") as first, in_thread(lambda: server.drain(30), "drain") as second:
+        with in_thread(server.drain, "drain") as first, in_thread(server.drain, "drain") as second:
             held.free.set()
         assert first == second == [server.report]
 

@@ -32,7 +32,7 @@ class Custom(BaseException):
 
 RAISED: dict[bytes, Callable[[], BaseException]] = {
     b"ValueError": lambda: ValueError("of the handler"),
-    b"OSError": lambda: OSError(2, "of the handler"),
+    b"OSError": lambda: OSError("of the handler"),
     b"ConnectionError": lambda: ConnectionError("of another connection"),
     b"TimeoutError": lambda: TimeoutError("of another connection"),
     b"SystemExit": lambda: SystemExit(3),
@@ -45,13 +45,14 @@ RAISED: dict[bytes, Callable[[], BaseException]] = {
 def raise_what_is_said(connection: Any) -> None:
     word = connection.recv(100)
     if word in RAISED:
-        raise RAISED[word]()
+        make = RAISED[word]
+        raise make()
     connection.send(word)
 
 
 @every_dispatcher
 def test_raising(dispatcher: Callable[[], Dispatcher], dial: Dial, recorder: Recorder) -> None:
-    """Its own errors are failures, those too that look like the peer's; SystemExit and KeyboardInterrupt end no server."""
+    """Its own errors are failures, also where they look like the peer's, or like a wish to end the program."""
     with Server(LOCAL, dispatcher(), raise_what_is_said, observers=[recorder], log=False) as server:
         server.start()
         for n, word in enumerate(RAISED, 1):

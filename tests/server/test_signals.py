@@ -35,8 +35,8 @@ PROGRAM = """
         print(type(event).__name__, flush=True)
 
     before = [signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)]
-    timeout = float(sys.argv[2])
-    server = Server(TCP("127.0.0.1", 0), eval(sys.argv[1]), handler, drain_timeout=timeout, observers=[watch], log=False)
+    options = {"drain_timeout": float(sys.argv[2]), "observers": [watch], "log": False}
+    server = Server(TCP("127.0.0.1", 0), eval(sys.argv[1]), handler, **options)
     server.bind()
     print(server.address[1], flush=True)
     report = server.serve_forever(signals=True)
@@ -44,7 +44,9 @@ PROGRAM = """
     print(report.completed, report.cancelled, len(report.abandoned), before == after)
 """
 
-every_dispatcher = pytest.mark.parametrize("dispatcher", ["Sync()", "Thread()", "ThreadPool(2)", "Fork()", "ProcessPool(1)"])
+every_dispatcher = pytest.mark.parametrize(
+    "dispatcher", ["Sync()", "Thread()", "ThreadPool(2)", "Fork()", "ProcessPool(1)"]
+)
 
 
 def begin(program: subprocess.Popen[str]) -> socket.socket:

@@ -44,7 +44,8 @@ def explode() -> None:
 def test_refused(first: Callable[[], Any], dispatcher: Any, dial: Dial, recorder: Recorder) -> None:
     """What is false, or an exception, refuses that one peer, which sees the end; the next is served."""
     verify = Once(first)
-    with Server(LOCAL, dispatcher(), answer, verify=verify, observers=[recorder], log=False, max_connections=1) as server:
+    options: Any = {"verify": verify, "observers": [recorder], "log": False, "max_connections": 1}
+    with Server(LOCAL, dispatcher(), answer, **options) as server:
         server.start()
         refused, served = dial(server), dial(server)
         assert (refused.recv(100), served.recv(100)) == (b"", b"answer")
