@@ -57,44 +57,40 @@ def cpu_of_session(session: int) -> float:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a server holds: sums over its processes, memory in KiB."""
+    """What a server holds: sums over its processes; memory in KiB."""
 
     descriptors: int
     threads: int
     processes: int
-    #: Memory of the process that was started, and of all of them; pages that several share count once in all.
+    #: Of the process that was started, as ps(1) shows it.
     rss: int
+    #: Of all processes; pages that several of them share count once.
     pss: int
-    rss_first: int
-    pss_first: int
-
-    def __str__(self) -> str:
-        return f"{self.descriptors} fds, {self.threads} threads, {self.processes} processes, {self.pss} KiB"
+    #: The part of `pss` that is no file: unlike that of libraries, it does not depend on who else runs.
+    anonymous: int
 
 
 def footprint_of(session: int) -> Footprint:
     """Measure every process of a session; ``session`` is also the number of the first one."""
-    descriptors = threads = count = rss = pss = 0
-    first = (0, 0)
+    descriptors = threads = count = rss = pss = anonymous = 0
     for each in processes_in_session(session):
         try:
-            descriptors += len(os.listdir(f"/proc/{each.pid}/fd"))
-            threads += len(os.listdir(f"/proc/{each.pid}/task"))
+            held = len(os.listdir(f"/proc/{each.pid}/fd")), len(os.listdir(f"/proc/{each.pid}/task"))
             memory = _memory(each.pid)
         except OSError:
             continue  # it has just ended
-        count += 1
-        rss, pss = rss + memory[0], pss + memory[1]
+        descriptors, threads, count = descriptors + held[0], threads + held[1], count + 1
+        pss, anonymous = pss + memory["Pss:"], anonymous + memory["Pss_Anon:"]
         if each.pid == session:
-            first = memory
-    return Footprint(descriptors, threads, count, rss, pss, *first)
+            rss = memory["Rss:"]
+    return Footprint(descriptors, threads, count, rss, pss, anonymous)
 
 
-def _memory(pid: int) -> tuple[int, int]:
-    found = {"Rss:": 0, "Pss:": 0}
+def _memory(pid: int) -> dict[str, int]:
+    found = {"Rss:": 0, "Pss:": 0, "Pss_Anon:": 0}
     with open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
             name, _, rest = line.partition(" ")
             if name in found:
                 found[name] = int(rest.split()[0])
-    return found["Rss:"], found["Pss:"]
+    return found

@@ -2,17 +2,19 @@
 
     python benchmarks/server.py --dispatcher 'thread-pool?workers=32' --proto tcp
 
-It prints ``READY <proto>:<address>`` once clients can reach it, drains on SIGTERM, and then prints
-``STOPPED <seconds>``, how long that took.
+It prints ``READY <proto>:<address>`` once clients can reach it, drains on SIGTERM, and then prints the drain report's
+numbers, ``REPORT {"duration": ..., "accepted": ..., "completed": ...}``.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import os
 import tempfile
 
+import attrs
 from work import WORKS, Work
 
 from tricorn import Server
@@ -79,7 +81,8 @@ def main() -> None:
         where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address
         print(f"READY {given.proto}:{where}", flush=True)
         report = server.serve_forever(signals=True)
-    print(f"STOPPED {report.duration:.6f}", flush=True)
+    numbers = attrs.asdict(report, filter=lambda field, value: isinstance(value, int | float))
+    print(f"REPORT {json.dumps(numbers)}", flush=True)
 
 
 if __name__ == "__main__":

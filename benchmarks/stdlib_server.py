@@ -12,7 +12,6 @@ import signal
 import socketserver
 import tempfile
 import threading
-import time
 
 from work import WORKS, Work
 
@@ -78,11 +77,8 @@ def main() -> None:
     path = os.path.join(tempfile.gettempdir(), f"stdlib-bench-{os.getpid()}.sock")
     place = ("127.0.0.1", 0) if given.proto in ("tcp", "udp") else path
     server = server_class(given.kind, given.proto, given.backlog)(place, handler)
-    asked_at = 0.0
 
     def stop(number: int, frame: object) -> None:
-        nonlocal asked_at
-        asked_at = time.monotonic()
         threading.Thread(target=server.shutdown, daemon=True).start()
 
     signal.signal(signal.SIGTERM, stop)
@@ -90,7 +86,6 @@ def main() -> None:
     where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address
     print(f"READY {given.proto}:{where}", flush=True)
     server.serve_forever()
-    print(f"STOPPED {time.monotonic() - asked_at:.6f}", flush=True)
     if isinstance(address, str):
         os.unlink(address)
     os._exit(0)  # not to wait for threads with a connection still open

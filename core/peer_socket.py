@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["REPLY_GRACE_S", "SILENCE_S", "PeerSocket", "Tracked", "kernel_shutdown"]
 
 #: Seconds after a reply in which a draining server still waits for the peer to go on.
-REPLY_GRACE_S = 0.1
+REPLY_GRACE_S = 0.25
 #: Seconds of silence in the middle of a request after which a draining server gives it up.
 SILENCE_S = 1.0
 
@@ -47,6 +47,8 @@ class Tracked:
     #: How many receiving calls returned data; a drain compares two readings.
     receipts = 0
     _receipts_seen: tuple[int, float] = (-1, 0.0)
+    #: How often, while draining, the reader has waited with nothing under way.
+    _boundaries = 0
     #: When we last sent something, by `time.monotonic`; long ago if never.
     sent_at = float("-inf")
     #: No new request is to be begun.
@@ -59,6 +61,8 @@ class Tracked:
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """`socket.socket.recv`, noted."""
         self.waiting = True
+        if self.draining and not self.engaged:
+            self._come_to_a_boundary()
         try:
             data: bytes = super().recv(bufsize, flags)  # type: ignore[misc]
         except OSError as error:
@@ -74,6 +78,8 @@ class Tracked:
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
         """`socket.socket.recv_into`, noted; the way of every file object made by ``makefile``."""
         self.waiting = True
+        if self.draining and not self.engaged:
+            self._come_to_a_boundary()
         try:
             count: int = super().recv_into(buffer, nbytes, flags)  # type: ignore[misc]
         except OSError as error:
@@ -130,6 +136,12 @@ class Tracked:
         """Let the reader see what has already arrived, and then the end.  The sending side stays open."""
         kernel_shutdown(self.fileno(), socket.SHUT_RD)  # type: ignore[attr-defined]
 
+    def _come_to_a_boundary(self) -> None:
+        """The reader would begin something new, or go on after an interim reply: once it may, with `drain` watching."""
+        self._boundaries += 1
+        if self._boundaries > 1:
+            self.end_input()
+
     def drain(self) -> None:
         """Begin nothing new.  Called again and again while the server drains: ends the input when nothing is under way.
 
@@ -142,6 +154,7 @@ class Tracked:
             return
         now = monotonic()
         if not self.engaged:
+            self._boundaries = max(1, self._boundaries)
             if now - self.sent_at >= REPLY_GRACE_S:
                 self.end_input()
         elif self.receipts != self._receipts_seen[0]:

@@ -12,7 +12,7 @@ from attrs import frozen
 from tricorn.explain.families import usual_handler
 from tricorn.explain.lineage import Lineage, is_request_handler
 from tricorn.explain.naming import Names
-from tricorn.explain.reading import reads_of_server
+from tricorn.explain.reading import function_of, reads_of_server
 
 __all__ = ["Handler", "handler_of", "placeholder"]
 
@@ -57,11 +57,13 @@ def handler_of(lineage: Lineage, names: Names, given: Any, reference: str) -> Ha
 
 
 def _default(lineage: Lineage) -> Any:
-    try:
-        parameters = inspect.signature(lineage.server.__init__).parameters.values()  # type: ignore[misc]
-    except (TypeError, ValueError):
-        return None
-    return next((each.default for each in parameters if is_request_handler(each.default)), None)
+    """The default of the first constructor that has a handler for one."""
+    for cls in lineage.own:
+        init = function_of(vars(cls).get("__init__"))
+        for each in inspect.signature(init).parameters.values() if init else ():
+            if is_request_handler(each.default):
+                return each.default
+    return None
 
 
 def _beside(lineage: Lineage) -> Any:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ast
-import builtins
-import inspect
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from attrs import define, evolve, field, frozen
 
+from tricorn.explain.constructing import PLAIN, Known, calls_in, expression, known_parameters
 from tricorn.explain.lineage import Lineage, is_socketserver
 from tricorn.explain.naming import Names
 from tricorn.explain.overrides import DOCUMENTED
-from tricorn.explain.reading import calls_super, function_of, mangled, reads_of, tree_of
+from tricorn.explain.reading import calls_super, function_of, functions_of, mangled, reads_of, tree_of
 from tricorn.handling import ServerView
 
 __all__ = ["State", "own_members", "state_of"]
@@ -22,7 +20,6 @@ __all__ = ["State", "own_members", "state_of"]
 PROVIDED = frozenset(
     {name for name in vars(ServerView) if not name.startswith("_")} | {"RequestHandlerClass", "tricorn"}
 )
-_PLAIN = (bool, int, float, str, bytes, type(None))
 _INHERITED = frozenset(dir(object))
 
 
@@ -79,46 +76,22 @@ def _state_bases(lineage: Lineage) -> list[type]:
 
 
 def _set_in_init(lineage: Lineage) -> dict[str, str]:
-    """The attributes that constructors set, each with the expression; defaults stand for the parameters."""
-    return {name: value for cls in reversed(_servers(lineage)) for name, value in _assignments(cls)}
+    """The attributes that constructors set, each with the expression; known values stand for the parameters."""
+    known = known_parameters(lineage)
+    return {name: value for cls in reversed(_servers(lineage)) for name, value in _assignments(cls, known.get(cls, {}))}
 
 
-def _assignments(cls: type) -> Iterator[tuple[str, str]]:
+def _assignments(cls: type, known: Known) -> Iterator[tuple[str, str]]:
     tree = tree_of(vars(cls).get("__init__"))
     if tree is None:
         return
-    own, defaults = tree.args.args[0].arg, _defaults(vars(cls)["__init__"])
+    own = tree.args.args[0].arg
     for node in ast.walk(tree):
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == own:
-                yield mangled(cls, target.attr), _expression(node.value, defaults)
-
-
-def _defaults(init: Any) -> dict[str, object]:
-    """The parameters with a default that can be written down."""
-    parameters = inspect.signature(init).parameters.values()
-    return {each.name: each.default for each in parameters if isinstance(each.default, _PLAIN)}
-
-
-class _Filled(ast.NodeTransformer):
-    """Writes the defaults where the parameters stand."""
-
-    def __init__(self, defaults: dict[str, object]) -> None:
-        self._defaults = defaults
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.Constant(self._defaults[node.id]) if node.id in self._defaults else node  # type: ignore[arg-type]
-
-
-def _expression(value: ast.expr, defaults: dict[str, object]) -> str:
-    """The text of a value that needs nothing but builtins; else ``None`` with the text as a comment."""
-    text = ast.unparse(value)
-    filled = _Filled(defaults).visit(ast.parse(text, mode="eval").body)
-    free = {node.id for node in ast.walk(filled) if isinstance(node, ast.Name)} - set(dir(builtins))
-    bound = {node.id for node in ast.walk(filled) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    return f"None  # now: {text}" if free - bound else ast.unparse(filled)
+                yield mangled(cls, target.attr), expression(node.value, known)
 
 
 @define(eq=False)
@@ -149,15 +122,11 @@ class _Carrying:
         return State(shown, tuple(self.members.values()), (*calls, *self.lines), lost, carried)
 
     def _call(self, base: type) -> str:
-        """How the old class's constructors make a state base ready."""
-        for cls in self.lineage.own:
-            tree = tree_of(vars(cls).get("__init__"))
-            for node in ast.walk(tree) if tree is not None else ():
-                if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-2:] == [base.__name__, "__init__"]:
-                    given = [_argument(each, cls) for each in node.args[1:]]
-                    given += [f"{each.arg}={_argument(each.value, cls)}" for each in node.keywords if each.arg]
-                    return f"{self.names.of(base)}.__init__(self{''.join(f', {each}' for each in given)})"
-        return f"{self.names.of(base)}.__init__(self)"
+        """How the old class's constructors make a state base ready: with which values for its parameters."""
+        init = next(cls for cls in base.__mro__ if "__init__" in vars(cls))
+        called = init in {each for cls in self.lineage.own for each, _ in calls_in(cls, self.lineage)}
+        values = known_parameters(self.lineage).get(init, {}) if called else {}
+        return f"{self.names.of(base)}.__init__(self{''.join(f', {name}={value!r}' for name, value in values.items())})"
 
     def _find(self, name: str, assigned: dict[str, str]) -> set[str]:
         """Carry ``name``; returns what it needs in turn."""
@@ -182,11 +151,13 @@ class _Carrying:
         self.bases.append(base)
         owners = {name: self.lineage.owner(name) for cls in base.__mro__[:-1] for name in vars(cls)}
         overridden = {name for name, each in owners.items() if each is not None and not _brings_state(each)}
-        return {name for name in overridden if not name.startswith("__")}
+        read = {name for cls in base.__mro__[:-1] for each in functions_of(cls) for name in reads_of(cls, each)}
+        elsewhere = {name for name in read if self.lineage.overrides(name) or name in _set_in_init(self.lineage)}
+        return {name for name in overridden | elsewhere if not name.startswith("__")}
 
     def _borrow(self, name: str, owner: type) -> set[str]:
         member = vars(owner)[name]
-        if isinstance(member, _PLAIN):
+        if isinstance(member, PLAIN):
             self.members[name] = f"{name} = {member!r}"
             return set()
         shown = self.names.of(owner)
@@ -200,7 +171,3 @@ class _Carrying:
             return set()
         self.carried.add(name)
         return set(reads_of(owner, member))
-
-
-def _argument(node: ast.expr, cls: type) -> str:
-    return _expression(node, _defaults(vars(cls)["__init__"])).partition("  # now")[0]

@@ -35,7 +35,8 @@ LIMIT_S = 900
 #: Seconds that one test may take.
 TEST_LIMIT_S = 60
 
-_PLUGINS = ("-p", "no:cacheprovider", "-p", "no:tricorn")
+# Tricorn has a pytest plugin, and is imported before pytest: pytest warns that it comes too late for its assertions.
+_PLUGINS = ("-p", "no:cacheprovider", "-p", "no:tricorn", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 _PYTEST = ("-m", "pytest", "-q", *_PLUGINS, f"--timeout={TEST_LIMIT_S}", "--tb=short", "--junitxml={report}")
 
 
