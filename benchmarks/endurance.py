@@ -135,7 +135,7 @@ def row(run: Run) -> str:
 
 
 HEAD = (
-    "| dispatcher | connections | each second | descriptors | threads | processes | RSS KiB | PSS KiB | anonymous KiB |",
+    "| dispatcher | connections | a second | descriptors | threads | processes | RSS KiB | PSS KiB | anonymous |",
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
 )
 

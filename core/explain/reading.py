@@ -17,6 +17,7 @@ __all__ = [
     "names_used",
     "reads_of",
     "reads_of_server",
+    "self_of",
     "tree_of",
 ]
 
@@ -68,6 +69,11 @@ def tree_of(member: Any) -> ast.FunctionDef | None:
     return body[0] if body and isinstance(body[0], ast.FunctionDef) else None
 
 
+def self_of(tree: ast.FunctionDef) -> str | None:
+    """What a method calls its object; ``None`` where it has no name for it."""
+    return next((each.arg for each in (*tree.args.posonlyargs, *tree.args.args)), None)
+
+
 def mangled(cls: type, name: str) -> str:
     """The name under which ``self.name``, written in ``cls``, is kept."""
     private = name.startswith("__") and not name.endswith("__")
@@ -77,9 +83,9 @@ def mangled(cls: type, name: str) -> str:
 def reads_of(cls: type, member: Any) -> frozenset[str]:
     """The attributes of ``self`` that a function of ``cls`` mentions."""
     tree = tree_of(member)
-    if tree is None or not tree.args.args:
+    own = None if tree is None else self_of(tree)
+    if tree is None or own is None:
         return frozenset()
-    own = tree.args.args[0].arg
     return frozenset(
         mangled(cls, node.attr)
         for node in ast.walk(tree)

@@ -11,7 +11,7 @@ from tricorn.explain.constructing import PLAIN, Known, calls_in, expression, kno
 from tricorn.explain.lineage import Lineage, is_socketserver
 from tricorn.explain.naming import Names
 from tricorn.explain.overrides import DOCUMENTED
-from tricorn.explain.reading import calls_super, function_of, functions_of, mangled, reads_of, tree_of
+from tricorn.explain.reading import calls_super, function_of, functions_of, mangled, reads_of, self_of, tree_of
 from tricorn.handling import ServerView
 
 __all__ = ["State", "own_members", "state_of"]
@@ -83,9 +83,9 @@ def _set_in_init(lineage: Lineage) -> dict[str, str]:
 
 def _assignments(cls: type, known: Known) -> Iterator[tuple[str, str]]:
     tree = tree_of(vars(cls).get("__init__"))
-    if tree is None:
+    own = None if tree is None else self_of(tree)
+    if tree is None or own is None:
         return
-    own = tree.args.args[0].arg
     for node in ast.walk(tree):
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from tricorn.cli.commands import run
+from tricorn.cli.commands import root, run
 
 PATIENCE = 20.0
 
@@ -89,9 +90,13 @@ class Printed:
             [sys.executable, "-W", "error", "composed.py"],
             cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.line = self.read()
+
+    def read(self) -> str:
+        """The next line that it prints."""
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
-        self.line = self.process.stdout.readline() if ready else ""
+        return self.process.stdout.readline() if ready else ""
 
     @property
     def port(self) -> int:
@@ -108,14 +113,14 @@ class Printed:
 
 
 @contextmanager
-def serving(text: str, cwd: Path) -> Iterator[Printed]:
-    """The printed program serves; it must end well."""
+def serving(text: str, cwd: Path, logged: str = "") -> Iterator[Printed]:
+    """The printed program serves; it must end well, with nothing in its log but ``logged``."""
     program = Printed(text, cwd)
     try:
         yield program
         status, out, err = program.end()
         assert status == 0, out + err
-        assert "Traceback" not in err, err
+        assert logged in err if logged else "Traceback" not in err, err
     finally:
         program.process.kill()
         program.process.communicate()
@@ -198,14 +203,12 @@ def test_wsgi_server(tmp_path) -> None:
 def test_a_class_of_ones_own(tmp_path, write) -> None:
     """State of a constructor, of a base, of the class; both hooks; and a class that is called as Tricorn's own."""
     write("app", APP)
-    with serving(printed("app:Server", cwd=tmp_path), tmp_path) as program:
+    text = printed("app:Server", cwd=tmp_path)
+    with serving(text, tmp_path, logged="RuntimeError: as asked") as program:
         assert told(program.port, b"\n") == b"hello found missing 1!"
         assert told(program.port, b"\n") == b"hello found missing 2!"
         assert told(program.port, b"fail\n") == b""
-        program.process.send_signal(signal.SIGTERM)
-        out, err = program.process.communicate(timeout=PATIENCE)
-        assert "failed RuntimeError('as asked')" in out
-        program.process.stdout = program.process.stderr = None
+        assert program.read().endswith("failed RuntimeError('as asked')\n")
 
 
 @pytest.mark.parametrize("name", ["TCPServer", "ThreadingTCPServer", "ForkingTCPServer"])
@@ -227,17 +230,19 @@ def test_a_class_that_the_facade_invents(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", ["UnixStreamServer", "UnixDatagramServer"])
-def test_unix_sockets(name, tmp_path) -> None:
-    """The program makes the socket's file, and takes it away."""
-    program = Printed(printed(f"socketserver:{name}", cwd=tmp_path), tmp_path)
-    try:
+def test_unix_sockets(name, tmp_path, monkeypatch) -> None:
+    """The program makes the socket's file, answers, and takes it away."""
+    kind = socket.SOCK_STREAM if "Stream" in name else socket.SOCK_DGRAM
+    monkeypatch.chdir(tmp_path)  # a path longer than a socket's name can be
+    with serving(printed(f"socketserver:{name}", cwd=tmp_path), tmp_path) as program:
         assert program.line == "server.sock\n"
-        assert (tmp_path / "server.sock").is_socket()
-        assert program.end()[0] == 0
-        assert not (tmp_path / "server.sock").exists()
-    finally:
-        program.process.kill()
-        program.process.communicate()
+        with socket.socket(socket.AF_UNIX, kind) as client:
+            client.settimeout(PATIENCE)
+            client.bind("client.sock")
+            client.connect("server.sock")
+            client.sendall(b"hello\n")
+            assert client.recv(100) == b"hello\n"
+    assert not (tmp_path / "server.sock").exists()
 
 
 def test_a_handler_may_be_a_function(tmp_path, write) -> None:
@@ -274,6 +279,21 @@ def test_json_has_the_same(tmp_path) -> None:
     assert [(each["cls"], each["method"]) for each in record["overrides"]] == [("HTTPServer", "server_bind")]
     assert {"reverse-dns", "unbounded-threads", "daemon-threads"} <= {each["name"] for each in record["edges"]}
     compile(record["program"], "composed.py", "exec")
+
+
+def test_the_guide_shows_what_is_printed(tmp_path) -> None:
+    """The example of docs/migrating.md, word for word."""
+    guide = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert example in printed("http.server:ThreadingHTTPServer", cwd=tmp_path)
+
+
+def test_the_help_fits_80_columns() -> None:
+    """With examples, and the exit statuses."""
+    shown = CliRunner().invoke(root, ["explain", "--help"], terminal_width=80).output
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "Examples:" in shown
+    assert "Exit status:" in shown
 
 
 WRONG = {

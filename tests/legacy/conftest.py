@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -99,6 +100,7 @@ class Stage:
         self.module = module
         self.name = name
         self.book = book
+        self._numbers = itertools.count()
         self.address: Any = "server" if "Unix" in name else ("127.0.0.1", 0)
         datagrams = "UDP" in name or "Datagram" in name
         self.handler_base = module.DatagramRequestHandler if datagrams else module.StreamRequestHandler
@@ -144,7 +146,7 @@ class Stage:
         with socket.socket(server.address_family, server.socket_type) as client:
             client.settimeout(20)
             if "UnixDatagram" in self.name:
-                client.bind(f"client{client.fileno()}")
+                client.bind(f"client{next(self._numbers)}")
             client.connect(server.server_address)
             client.send(b"a line\n")
             yield client

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextvars
+import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tricorn import Server, Status
+from tricorn import Server, State, Status
 from tricorn.contracts import Dispatcher
 from tricorn.events import JobFinished
 from tricorn.strategies import Fork, ProcessPool, Sync, Thread, ThreadPool
@@ -69,14 +71,21 @@ def test_raising(dispatcher: Callable[[], Dispatcher], dial: Dial, recorder: Rec
     assert (report.failed, report.completed) == (len(RAISED), 1)
 
 
+def interrupt_us(connection: Any) -> None:
+    connection.recv(100)
+    os.kill(os.getpid(), signal.SIGINT)
+    raise AssertionError("Ctrl-C was not raised in the handler")
+
+
 def test_ctrl_c_in_the_main_thread(dial: Dial) -> None:
-    """KeyboardInterrupt in a handler of the main thread may be Ctrl-C: serving ends with it, tidily."""
-    server = Server(LOCAL, Sync(), raise_what_is_said, log=False)
+    """Ctrl-C while a handler runs in the main thread is raised there, and by serve_forever when all is tidy."""
+    server = Server(LOCAL, Sync(), interrupt_us, log=False)
     server.bind()
-    dial(server).sendall(b"KeyboardInterrupt")
+    dial(server).sendall(b"now")
     with pytest.raises(KeyboardInterrupt):
         server.serve_forever()
     assert server.report is not None and server.report.failed == 1
+    assert server.state is State.CLOSED
 
 
 def test_ctrl_c_with_signals(dial: Dial) -> None:

@@ -120,7 +120,8 @@ def from_text(output: str) -> Outcome:
     """As unittest prints it with two -v; nothing unless it is clear what became of every test."""
     tests = Counter((name, _WORDS[what]) for name, what in _UNITTEST_LINE.findall(output))
     ran = re.search(r"^Ran (\d+) tests? in", output, re.MULTILINE)
-    return Outcome(tests if ran and int(ran[1]) == tests.total() else Counter())
+    skipped = Outcome(tests).of("skipped").total()  # with a whole class, they may not count as run
+    return Outcome(tests if ran and tests.total() - skipped <= int(ran[1]) <= tests.total() else Counter())
 
 
 @contextmanager
@@ -213,7 +214,11 @@ def main() -> None:
             program = known[name]
             source = download(program, place)
             original, facade = (run(program, module, source, place) for module in ("original", "facade"))
-            worse = troubles[name] = new_troubles(original, facade)
+            worse = new_troubles(original, facade)
+            if worse:  # a test that is at the mercy of chance (sshtunnel's pick a port blindly) is seldom so twice
+                again = new_troubles(original, run(program, "facade", source, place))
+                worse = [each for each in worse if each in again]
+            troubles[name] = worse
             print(f"| {name} {program.version} | {program.uses} | {original} | {facade} | {len(worse)} |", flush=True)
             if worse:
                 print((place / f"{name}-facade.log").read_text(errors="replace")[-20_000:], file=sys.stderr)
