@@ -78,7 +78,7 @@ class Request(Protocol):
         ...
 
     def drain(self) -> None:
-        """The server is stopping: end now if idle, else after the present exchange."""
+        """The server is stopping: end now if idle, else after the present exchange.  Called again and again."""
         ...
 
     def abort(self) -> None:

@@ -137,9 +137,10 @@ class Tracked:
         kernel_shutdown(self.fileno(), socket.SHUT_RD)  # type: ignore[attr-defined]
 
     def _come_to_a_boundary(self) -> None:
-        """The reader would begin something new, or go on after an interim reply: once it may, with `drain` watching."""
+        """The reader would begin something new, or go on after an interim reply.  That it may, once, with `drain`
+        watching; where we never sent anything there was no interim reply."""
         self._boundaries += 1
-        if self._boundaries > 1:
+        if self._boundaries > 1 or self.sent_at < 0:
             self.end_input()
 
     def drain(self) -> None:
