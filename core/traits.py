@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import NamedTuple
 
 from tricorn.contracts import Kind
 
 __all__ = ["Traits"]
 
 
-@frozen
-class Traits:
-    """The value of a class's one attribute of ours, ``_tricorn``: programs have their own names for all others."""
+class Traits(NamedTuple):
+    """The value of a class's one attribute of ours, ``_tricorn``: programs have their own names for all others.
+
+    No attrs class, because the facade imports it: a program that forks pays for every page that it holds.
+    """
 
     #: What a server may give to it.
     kinds: frozenset[Kind] = frozenset(Kind)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import evolve
-
 from tricorn.handlers import request as modern
 
 __all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]
@@ -36,5 +34,5 @@ StreamRequestHandler = _again(modern.StreamRequestHandler, (BaseRequestHandler,)
 DatagramRequestHandler = _again(
     modern.DatagramRequestHandler,
     (BaseRequestHandler,),
-    _tricorn=evolve(modern.DatagramRequestHandler._tricorn, always_replies=True),
+    _tricorn=modern.DatagramRequestHandler._tricorn._replace(always_replies=True),
 )

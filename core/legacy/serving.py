@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from _thread import get_ident
 from time import monotonic
 from typing import Any
 
 from tricorn.accepting import PAUSE_S, Reaction, reaction_to
-from tricorn.deadline import Deadline
 from tricorn.legacy.loop import Loop, default_selector, pause_after_shortage, wait_for_request
 from tricorn.legacy.state import state_of
 
@@ -66,7 +64,7 @@ class BaseServer:
             with Loop(self, _selector_class()) as loop:
                 while not self.__shutdown_request:
                     ready = loop.wait(poll_interval)
-                    if self.__shutdown_request or loop.closed:
+                    if self.__shutdown_request or (state.closed and loop.closed):
                         break  # not one request more, although one may be waiting
                     if ready:
                         self._handle_request_noblock()
@@ -97,10 +95,11 @@ class BaseServer:
     def handle_request(self) -> Any:
         """Take one request; after the smaller of the socket's timeout and ``timeout``, call `handle_timeout`."""
         limits = [limit for limit in (_socket_timeout(self), self.timeout) if limit is not None]
-        deadline = Deadline.after(min(limits) if limits else None)
-        pause_after_shortage(self, deadline)
-        while not wait_for_request(self, _selector_class(), deadline.remaining()):
-            if deadline.expired:
+        limit = max(0.0, min(limits)) if limits else None
+        end = None if limit is None else monotonic() + limit
+        pause_after_shortage(self, limit)
+        while not wait_for_request(self, _selector_class(), None if end is None else max(0.0, end - monotonic())):
+            if end is not None and monotonic() >= end:
                 return self.handle_timeout()
         return self._handle_request_noblock()
 
@@ -155,6 +154,8 @@ class BaseServer:
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print what a request raised to standard error; for subclasses."""
+        import traceback  # as late as the original: it is large, and a program that forks pays for it
+
         line = "-" * 40
         text = f"{line}\nException occurred during processing of request from {client_address}\n"
         print(f"{text}{traceback.format_exc()}{line}", file=sys.stderr)  # noqa: T201 - documented so

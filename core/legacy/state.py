@@ -38,8 +38,19 @@ class State:
             wakeup.signal()
 
 
+_making = threading.Lock()
+# Past `__getattr__` and `__setattr__` of the server's class, and unlike `vars`, which would give the instance a dict
+# of its own and make all its attributes slower.
+_get, _set = object.__getattribute__, object.__setattr__
+
+
 def state_of(server: object) -> State:
     """The state of ``server``, whether or not its class ever called our ``__init__``."""
-    held = vars(server)
-    state: State = held.get("_tricorn") or held.setdefault("_tricorn", State())
+    try:
+        state: State = _get(server, "_tricorn")
+    except AttributeError:
+        with _making:
+            if "_tricorn" not in vars(server):
+                _set(server, "_tricorn", State())
+            state = _get(server, "_tricorn")
     return state

@@ -12,7 +12,6 @@ from typing import Any
 
 from tricorn.contracts import Kind
 from tricorn.errors import ConfigurationError
-from tricorn.legacy.dispatching import kinds_of_column, make_mix_in
 from tricorn.legacy.forking_mix_in import ForkingMixIn
 from tricorn.legacy.servers import TCPServer, UDPServer
 from tricorn.legacy.threading_mix_in import ThreadingMixIn
@@ -84,6 +83,8 @@ def invent(namespace: Namespace, name: str) -> Any:
 
 
 def _make(namespace: Namespace, name: str) -> type | None:
+    from tricorn.legacy.dispatching import kinds_of_column, make_mix_in  # with it comes the whole server
+
     if name.endswith("MixIn"):
         return make_mix_in(name.removesuffix("MixIn"))
     for row, base in _ROWS.items():
