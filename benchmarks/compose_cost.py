@@ -94,9 +94,7 @@ def serve(way: Way, count: int, begin: Callable[[], None], end: Callable[[], Non
     def ready(address: tuple[str, int]) -> None:
         command = [str(build_generator()), "--mode", "short", "--addr", f"tcp:{address[0]}:{address[1]}"]
         command += ["--conns", str(CONNS), "--requests", str(count), "--seconds", str(LIMIT_S)]
-        generators.append(
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=pinned(GENERATOR_CPU))
-        )
+        generators.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=pinned(GENERATOR_CPU)))
         begin()
 
     try:

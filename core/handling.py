@@ -67,8 +67,8 @@ def kinds_of(handler: object) -> frozenset[Kind]:
     """What ``handler`` can serve.
 
     A class of `tricorn.handlers` says so in its `Traits`, any other handler by an attribute ``tricorn_kinds``.  Of the
-    standard library's classes, ``StreamRequestHandler`` and its subclasses (all of `http.server`'s) serve streams only, ``DatagramRequestHandler``
-    and its subclasses datagrams only.  Everything else is taken to serve all kinds.
+    standard library's classes, ``StreamRequestHandler`` and its subclasses (all of `http.server`'s) serve streams
+    only, ``DatagramRequestHandler`` and its subclasses datagrams only.  Everything else is taken to serve all kinds.
     """
     inner = _innermost(handler)
     said = _published(inner, "tricorn_kinds")

@@ -38,8 +38,6 @@ def test_the_version() -> None:
 
 def test_python_m_tricorn_is_the_same_program() -> None:
     """Its name in the messages, too."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "tricorn"], capture_output=True, text=True, timeout=20, check=True
-    )
+    ended = subprocess.run([sys.executable, "-m", "tricorn"], capture_output=True, text=True, timeout=20, check=True)
     assert ended.stdout.startswith("Usage: tricorn [OPTIONS] ")
     assert ended.stderr == ""

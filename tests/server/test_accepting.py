@@ -22,8 +22,18 @@ from tricorn.transports import Memory
 
 in_process = pytest.mark.parametrize("dispatcher", [Sync, Thread, ThreadPool, lambda: ThreadPool(1)])
 
-RETRIED = "ECONNABORTED ECONNRESET EINTR EPERM EPROTO ENETDOWN EHOSTUNREACH EOPNOTSUPP ETIMEDOUT".split()
-WAITED_OUT = "EMFILE ENFILE ENOBUFS ENOMEM".split()
+RETRIED = [
+    "ECONNABORTED",
+    "ECONNRESET",
+    "EINTR",
+    "EPERM",
+    "EPROTO",
+    "ENETDOWN",
+    "EHOSTUNREACH",
+    "EOPNOTSUPP",
+    "ETIMEDOUT",
+]
+WAITED_OUT = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
 
 
 def echo(connection: Any) -> None:
