@@ -15,8 +15,10 @@ __all__ = ["Ratio", "Rounds", "judge", "ratio_by_cpu", "ratio_of", "table_of", "
 Rounds = Mapping[int, Sample]
 
 HEAD = (
-    "| server | requests/s | x counterpart | [min..max] | by CPU | x ss-sync | CPU us | p50 us | p99 us | oldest ms "
-    "| errors |",
+    (
+        "| server | requests/s | x counterpart | [min..max] | by CPU | x ss-sync | CPU us | p50 us | p99 us | oldest ms "
+        "| errors |"
+    ),
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
 )
 
