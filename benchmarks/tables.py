@@ -16,7 +16,7 @@ Rounds = Mapping[int, Sample]
 
 HEAD = (
     (
-        "| server | requests/s | x counterpart | [min..max] | by CPU | x ss-sync | CPU us | p50 us | p99 us | oldest ms "
+        "| server | requests/s | x counterpart | [min..max] | by CPU | x ss-sync | CPU us | p50 us | p99 us | oldest "
         "| errors |"
     ),
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",

@@ -24,7 +24,10 @@ def nothing_left_behind() -> Iterator[None]:
 
 @pytest.fixture
 def script(nothing_left_behind: None, tmp_path: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a Python program from its text, with pipes for all three streams; it is killed at the end of the test."""
+    """Start a Python program from its text, with pipes for all three streams; it is killed at the end of the test.
+
+    What it had to say then is shown if the test fails.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start(text: str, *arguments: object) -> subprocess.Popen[str]:
@@ -37,4 +40,5 @@ def script(nothing_left_behind: None, tmp_path: Any) -> Iterator[Callable[..., s
     yield start
     for program in started:
         program.kill()
-        program.communicate()
+        if not program.stdout or not program.stdout.closed:
+            print(*program.communicate(), sep="\n")

@@ -13,7 +13,7 @@ from tricorn.cli import words
 from tricorn.cli.commands import root
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["parts"], ["matrix"]])
+@pytest.mark.parametrize("command", [[], ["serve"], ["parts"], ["matrix"], ["explain"]])
 def test_help_has_examples_and_fits_80_columns(command) -> None:
     """What was laid out by hand stays as it was."""
     shown = CliRunner().invoke(root, [*command, "--help"], terminal_width=80)

@@ -47,12 +47,21 @@ def test_fewer_threads_than_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    with Server(memory := Memory(), ThreadPool(workers=5), lambda connection: connection.send(b"x")) as server:
+    names: list[str] = []
+    together = threading.Barrier(3)
+
+    def meet(connection: Any) -> None:
+        names.append(threading.current_thread().name)
+        together.wait(10)
+
+    with Server(memory := Memory(), ThreadPool(workers=5), meet) as server:
         server.start()
-        with memory.connect() as client:
-            client.settimeout(10)
-            assert client.recv(1) == b"x"
-        assert sum(thread.name.startswith("tricorn-worker") for thread in threading.enumerate()) == 2
+        clients = [memory.connect() for _ in range(4)]
+        together.wait(10)
+        together.wait(10)
+        for client in clients:
+            client.close()
+    assert sorted(names) == ["tricorn-worker-0", "tricorn-worker-0", "tricorn-worker-1", "tricorn-worker-1"]
 
 
 @pytest.mark.filterwarnings("ignore:Exception in thread")
