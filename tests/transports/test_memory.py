@@ -240,13 +240,16 @@ def test_drain_ends_an_idle_conversation(connection, in_thread):
 
 
 def test_drain_lets_a_request_finish(connection):
-    """In the middle of a request draining changes nothing; after the reply the input ends."""
+    """In the middle of a request draining changes nothing; one exchange after the reply, the input ends."""
     server, client = connection
     client.sendall(b"half")
     assert server.recv() == b"half"
     server.drain()
     client.sendall(b" whole")
     assert server.recv() == b" whole"
+    server.send(b"continue")
+    client.sendall(b"body")
+    assert server.recv() == b"body"
     server.send(b"reply")
     assert server.recv() == b""
     with pytest.raises(BrokenPipeError):
