@@ -110,7 +110,7 @@ class Ledger:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         infos = [_describe(job, frames, names) for job in list(self.jobs.values())]
         for board in list(self.boards):
-            infos += board.in_flight()
+            infos += [info for info in board.in_flight() if info.id not in board.told]  # told of, not yet cleared
         return tuple(sorted(infos, key=lambda info: -info.age))
 
 
