@@ -33,6 +33,8 @@ GENERATOR = OUT / "loadgen"
 SERVER_CPU, GENERATOR_CPU = 0, 1
 #: The share of a processor that others may use during a sample.
 GATE = 0.08
+#: How busy the generator may be; above, it is what limits the rate.
+SATURATED = 0.9
 #: How often a sample is taken at most until it is quiet.
 TRIES = 2
 #: Seconds to wait for quiet before each of these, at most.
@@ -156,7 +158,8 @@ class Sample:
     p99_us: float
     oldest_us: float
     errors: int
-    generator_cpu: float
+    #: How busy the generator was, from 0 to 1.
+    busy: float
     #: The share of one processor that others used meanwhile.
     noise: float
 
@@ -164,6 +167,11 @@ class Sample:
     def noisy(self) -> bool:
         """True if others were at work."""
         return self.noise > GATE
+
+    @property
+    def saturated(self) -> bool:
+        """True if the server might have done more."""
+        return self.busy > SATURATED
 
 
 def load(address: str, *options: str, cpu: int | None = GENERATOR_CPU, limit: float = 120.0) -> dict[str, object]:
@@ -209,7 +217,7 @@ def _sample_once(server: RunningServer, options: Sequence[str], cpu: int | None)
         p99_us=latency["p99"],
         oldest_us=found["oldest_us"],
         errors=found["errors"],
-        generator_cpu=found["generator_cpu"],
+        busy=found["busy"],
         noise=max(0.0, others / wall),
     )
 

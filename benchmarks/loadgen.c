@@ -71,6 +71,7 @@ static int poller;
 static struct slot *slots;
 static char *pattern, *buffer;
 static uint64_t begun, answered; /* in the whole run */
+static uint64_t polls, empty_polls;
 static uint64_t window_end;      /* of the measured window; 0 before it */
 
 /* In the measured window only. */
@@ -377,6 +378,8 @@ static void turn_until(uint64_t end) {
         int n = epoll_wait(poller, events, MAX_EVENTS, options.spin ? 0 : 20);
         if (n < 0 && errno != EINTR)
             die("epoll_wait");
+        polls++;
+        empty_polls += n <= 0;
         for (int i = 0; i < n; i++)
             on_event(&slots[events[i].data.u32], events[i].events);
         int ending = options.requests && begun >= options.requests;
@@ -397,6 +400,11 @@ static double oldest_us(void) {
     return (double)oldest * 1e-3;
 }
 
+/* How busy we were, from 0 to 1; near 1 the server could have done more. */
+static double busy(double elapsed, double cpu) {
+    return options.spin ? 1 - (double)empty_polls / (double)polls : cpu / elapsed;
+}
+
 static void report(double elapsed, double cpu) {
     printf("{\"mode\":\"%s\",\"conns\":%zu,\"size\":%zu,\"elapsed\":%.6f,\"requests\":%llu,\"rps\":%.3f,", MODES[options.mode],
            options.conns, options.size, elapsed, (unsigned long long)counts.ok, (double)counts.ok / elapsed);
@@ -406,8 +414,8 @@ static void report(double elapsed, double cpu) {
 #define COUNT(name) printf("\"" #name "\":%llu,", (unsigned long long)counts.name)
     COUNT(errors), COUNT(timeouts), COUNT(mismatches), COUNT(cut_short), COUNT(reset), COUNT(refused), COUNT(late);
     COUNT(backlog_full);
-    printf("\"begun\":%llu,\"answered\":%llu,\"generator_cpu\":%.4f,\"oldest_us\":%.1f}\n", (unsigned long long)begun,
-           (unsigned long long)answered, cpu / elapsed, oldest_us());
+    printf("\"begun\":%llu,\"answered\":%llu,\"busy\":%.4f,\"oldest_us\":%.1f}\n", (unsigned long long)begun,
+           (unsigned long long)answered, busy(elapsed, cpu), oldest_us());
 }
 
 static enum mode mode_named(const char *name) {
@@ -475,6 +483,7 @@ int main(int argc, char **argv) {
     if (!options.requests) {
         turn_until(start + (uint64_t)(options.warm * (double)SECOND));
         memset(&counts, 0, sizeof counts);
+        polls = empty_polls = 0;
         start = now();
         window_end = start + (uint64_t)(options.seconds * (double)SECOND);
     }

@@ -9,7 +9,7 @@ Every round starts each server afresh.  Inside a round every point is measured f
 rotated from round to round, so that the machine's moods hit all alike; ratios are formed inside a round, and the
 tables show their median, with the least and the most.  ``x counterpart`` is the ratio to the server that a
 dispatcher replaces; ``by CPU`` the same by CPU time for each request, which is steadier where the machine is shared.
-A ``!`` behind a name: others were busy during most of its samples.
+Behind a name, ``!``: others were busy during most of its samples; ``^``: the generator was at its limit.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def run_round(workload: Workload, points: list[Point], given: argparse.Namespace
             for each in order
         }
         for point in points:
-            options = (*point.options, "--seconds", str(given.seconds), "--warm", str(given.warm))
+            options = [*point.options, "--seconds", str(given.seconds), "--warm", str(given.warm)]
+            options += ["--spin"] * (workload.split and not given.no_spin)
             for each in order:
                 taken = sample(running[each.name], options, cpu=generator_cpu)
                 into[point.label][each.name][number] = taken
@@ -118,6 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of each sample")
     parser.add_argument("--warm", type=float, default=0.15, help="seconds before each sample that do not count")
+    parser.add_argument("--no-spin", action="store_true", help="let the generator sleep while it has nothing to do")
     parser.add_argument("--repetitions", type=int, default=20, help="of idle drains")
     parser.add_argument("--nice", type=int, default=0, help="below 0: go before everybody else (root only)")
     parser.add_argument("--json", type=Path, default=OUT / "run.json", help="where all samples go")

@@ -98,6 +98,8 @@ class ListenerIntake(Intake):
             if monotonic() < self._resume_at:
                 return None
             self._resume_at = 0.0
+        if len(self.listeners) == 1:
+            return self._accept_from(self.listeners[0])
         listeners = tuple(self.listeners)
         for _ in listeners:
             self._turn += 1

@@ -61,9 +61,13 @@ class _EpollWaiter:
         self._flags = select.EPOLLIN | (select.EPOLLEXCLUSIVE if shared else 0)
         self._listening = False
         self._watches = {self.poke.fileno(): self.poke.clear, **watches}
-        for fd in self._watches:
-            self._epoll.register(fd, select.EPOLLIN)
-        self.listen(True)
+        try:
+            for fd in self._watches:
+                self._epoll.register(fd, select.EPOLLIN)
+            self.listen(True)
+        except BaseException:
+            self.close()
+            raise
 
     def wait(self, timeout: float | None) -> None:
         watches = self._watches
@@ -104,9 +108,13 @@ class _SelectorWaiter:
         self._selector = selectors.DefaultSelector()
         self._listeners = listeners
         self._listening = False
-        for fd, ready in {self.poke.fileno(): self.poke.clear, **watches}.items():
-            self._selector.register(fd, selectors.EVENT_READ, ready)
-        self.listen(True)
+        try:
+            for fd, ready in {self.poke.fileno(): self.poke.clear, **watches}.items():
+                self._selector.register(fd, selectors.EVENT_READ, ready)
+            self.listen(True)
+        except BaseException:
+            self.close()
+            raise
 
     def wait(self, timeout: float | None) -> None:
         for key, _ in self._selector.select(timeout):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -29,11 +30,14 @@ def script(nothing_left_behind: None, tmp_path: Any) -> Iterator[Callable[..., s
     What it had to say then is shown if the test fails.
     """
     started: list[subprocess.Popen[str]] = []
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
     def start(text: str, *arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *map(str, arguments)]
         pipe = subprocess.PIPE
-        program = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path)
+        program = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path, env=environment
+        )
         started.append(program)
         return program
 
