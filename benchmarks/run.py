@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from harness import HERE, OUT, SERVER_CPU, Priority, RunningServer, Sample, build_generator, pinned, sample
+from harness import HERE, OUT, Priority, RunningServer, Sample, build_generator, pinned, sample
 from tables import judge, table_of, table_of_drains
 from workloads import CONTENDERS, WORKLOADS, Contender, Point, Workload
 
@@ -88,7 +88,7 @@ def run_drains(given: argparse.Namespace) -> dict[str, list[float]]:
             check=True,
             timeout=120,
             start_new_session=True,
-            preexec_fn=pinned(SERVER_CPU),
+            preexec_fn=pinned(None),
         )
         drains[name] = json.loads(done.stdout)
     print("\n## drain: from the call of drain() (ss-...: shutdown()) on an idle server to its return\n")
