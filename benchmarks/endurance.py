@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness import HERE, RunningServer, build_generator, load
+from harness import HERE, RunningServer, build_generator, end_on_sigterm, load
 from procfs import Footprint, footprint_of
 
 CONNECTIONS = 100_000
@@ -30,7 +30,7 @@ CONNS = 16
 #: Memory may grow by so much.
 MAX_GROWTH_KIB = 1024
 #: Seconds after the load until a server holds no more than when it is idle: threads without work end after ten.
-SETTLE_S = 15.0
+SETTLE_S = 30.0
 #: Connections for each run of the generator, and seconds after which such a run has failed.
 BURST, BURST_LIMIT_S = 20_000, 400
 
@@ -62,7 +62,9 @@ class Run:
         if self.answered != self.connections:
             found.append(f"{self.connections - self.answered} connections were not answered")
         expected = self.connections + WARM_UP
-        if (self.report.get("accepted"), self.report.get("completed")) != (expected, expected):
+        if not self.report:
+            found.append("it did not end when it was asked to, or somebody stopped it")
+        elif (self.report.get("accepted"), self.report.get("completed")) != (expected, expected):
             found.append(f"its report is not of {expected} completed connections: {self.report}")
         return found
 
@@ -156,6 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dispatchers", nargs="*", default=DISPATCHERS, help="by name, with options; default: all")
     parser.add_argument("--connections", nargs="+", default=[], metavar="[DISPATCHER=]NUMBER")
+    end_on_sigterm()
     given = parser.parse_args()
     number_of = counts(given.connections)
     build_generator()

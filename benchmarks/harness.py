@@ -8,6 +8,7 @@ included, can be told from everybody else's.  Where the machine is shared, a sam
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -23,7 +24,18 @@ from typing import IO, ClassVar
 
 from procfs import cpu_of_session, processes, processes_in_session
 
-__all__ = ["HERE", "OUT", "Priority", "RunningServer", "Sample", "build_generator", "load", "pinned", "sample"]
+__all__ = [
+    "HERE",
+    "OUT",
+    "Priority",
+    "RunningServer",
+    "Sample",
+    "build_generator",
+    "end_on_sigterm",
+    "load",
+    "pinned",
+    "sample",
+]
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
@@ -52,6 +64,15 @@ def build_generator() -> Path:
     return GENERATOR
 
 
+_PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this program by `SystemExit`, so that servers are stopped on the way out."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 class Priority:
     """Whether servers and generator go before everybody else on the machine; as root only, and not polite."""
 
@@ -68,9 +89,10 @@ class Priority:
 
 
 def pinned(cpu: int | None) -> Callable[[], None]:
-    """What a child does between fork and exec."""
+    """What a child does between fork and exec; it dies with the thread that started it."""
 
     def settle() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if cpu is not None and cpu in os.sched_getaffinity(0):
             os.sched_setaffinity(0, {cpu})
         Priority.take()

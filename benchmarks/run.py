@@ -9,7 +9,8 @@ Every round starts each server afresh.  Inside a round every point is measured f
 rotated from round to round, so that the machine's moods hit all alike; ratios are formed inside a round, and the
 tables show their median, with the least and the most.  ``x counterpart`` is the ratio to the server that a
 dispatcher replaces; ``by CPU`` the same by CPU time for each request, which is steadier where the machine is shared.
-Behind a name, ``!``: others were busy during most of its samples; ``^``: the generator was at its limit.
+Behind a name, ``!``: others were busy during most of its samples; ``^``: the generator was at its limit; ``?``: there
+was a sample without a single reply, which is left out of the ratios.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from harness import HERE, OUT, Priority, RunningServer, Sample, build_generator, pinned, sample
+from harness import HERE, OUT, Priority, RunningServer, Sample, build_generator, end_on_sigterm, pinned, sample
 from tables import judge, table_of, table_of_drains
 from workloads import CONTENDERS, WORKLOADS, Contender, Point, Workload
 
@@ -146,6 +147,7 @@ def write_json(path: Path, results: dict[str, Results], drains: dict[str, list[f
 
 def main() -> None:
     """Run what was asked for."""
+    end_on_sigterm()
     given = arguments()
     Priority.nice = given.nice
     build_generator()

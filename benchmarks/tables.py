@@ -39,12 +39,16 @@ class Ratio:
 
 def ratio_of(ours: Rounds, theirs: Rounds) -> Ratio | None:
     """The ratios of the rates, of the rounds that both have one in."""
-    return _ratio([ours[n].rate / theirs[n].rate for n in ours if n in theirs and theirs[n].rate])
+    return _ratio([ours[n].rate / theirs[n].rate for n in _alive(ours, theirs)])
 
 
 def ratio_by_cpu(ours: Rounds, theirs: Rounds) -> Ratio | None:
     """How many times as many requests the same CPU time serves."""
-    return _ratio([theirs[n].server_us / ours[n].server_us for n in ours if n in theirs and ours[n].server_us])
+    return _ratio([theirs[n].server_us / ours[n].server_us for n in _alive(ours, theirs) if ours[n].server_us])
+
+
+def _alive(ours: Rounds, theirs: Rounds) -> list[int]:
+    return [number for number in ours if number in theirs and ours[number].rate and theirs[number].rate]
 
 
 def _ratio(found: list[float]) -> Ratio | None:
@@ -84,9 +88,10 @@ def _row(name: str, samples: Mapping[str, Rounds]) -> str:
 
 
 def _marks(rounds: Rounds) -> str:
-    """``!``: others were busy during most samples; ``^``: the generator was at its limit in most."""
+    """``!``: others were busy during most samples; ``^``: the generator was at its limit in most; ``?``: a dead one."""
+    dead = any(not each.rate for each in rounds.values())
     noisy, saturated = (sum(getattr(each, what) for each in rounds.values()) for what in ("noisy", "saturated"))
-    return "!" * (2 * noisy > len(rounds)) + "^" * (2 * saturated > len(rounds))
+    return "!" * (2 * noisy > len(rounds)) + "^" * (2 * saturated > len(rounds)) + "?" * dead
 
 
 def table_of_drains(drains: Mapping[str, list[float]]) -> list[str]:
