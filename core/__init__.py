@@ -20,8 +20,7 @@ its **listener** is the live thing; the **intake** takes a **permit**, accepts a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tricorn.connection import Connection
     from tricorn.contracts import Dispatcher, Intake, Item, Job, Kind, Listener, Shape, Transport

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from tricorn.kinds import Kind, Shape
 
 if TYPE_CHECKING:
     from socket import socket
@@ -26,23 +27,6 @@ if TYPE_CHECKING:
     from tricorn.events import Event
 
 __all__ = ["Crew", "Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
-
-
-class Kind(Enum):
-    """What a transport yields."""
-
-    STREAM = "stream"
-    DATAGRAM = "datagram"
-    ITEM = "item"
-
-
-class Shape(Enum):
-    """How a handler is called."""
-
-    CLASS = "request-handler class"
-    FUNCTION = "function"
-    MESSAGE = "message handler"
-    COROUTINE = "coroutine function"
 
 
 class Request(Protocol):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from tricorn.contracts import Kind, Shape
 from tricorn.errors import ConfigurationError
-from tricorn.traits import Traits
+from tricorn.kinds import Traits
 
 if TYPE_CHECKING:
     from tricorn.contracts import Request

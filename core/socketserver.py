@@ -46,7 +46,6 @@ import sys
 import threading
 from io import BufferedIOBase
 from time import monotonic as time
-from typing import Any
 
 from tricorn.handlers.request import SocketWriter as _SocketWriter
 from tricorn.legacy.forking_mix_in import ForkingMixIn
@@ -78,7 +77,7 @@ def install() -> None:
     put_in_place(sys.modules[__name__])
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The classes of dispatchers that the original does not have."""
     if name == "__version__" and sys.version_info >= (3, 15):
         from tricorn.legacy.installing import outdated_version

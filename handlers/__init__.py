@@ -8,8 +8,8 @@ these.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from tricorn.handlers.request import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
 

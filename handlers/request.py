@@ -7,12 +7,13 @@ They stand in for the classes of the same names in `socketserver`, and work with
 from __future__ import annotations
 
 import socket as _sockets
-from contextlib import suppress
 from io import BufferedIOBase, BytesIO
-from typing import Any, ClassVar
 
-from tricorn.contracts import Kind
-from tricorn.traits import Traits
+from tricorn.kinds import Kind, Traits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, ClassVar
 
 __all__ = ["BaseRequestHandler", "DatagramRequestHandler", "SocketWriter", "StreamRequestHandler"]
 
@@ -97,11 +98,15 @@ class StreamRequestHandler(BaseRequestHandler):
         A peer that is gone by then is no error.  The socket stays open: it is the server's.
         """
         try:
-            with suppress(OSError):  # the peer went first
+            try:
                 if not self.wfile.closed:
                     self.wfile.flush()
-            with suppress(OSError):
+            except OSError:
+                pass  # the peer went first
+            try:
                 self.wfile.close()
+            except OSError:
+                pass
         finally:
             self.rfile.close()
 

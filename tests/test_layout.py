@@ -26,7 +26,7 @@ FOLDERS = {
 PARTS_OF_THE_REPOSITORY = (*FOLDERS, "tests", "examples", "benchmarks")
 MAX_FUNCTION_LINES = 50
 MAX_FILE_LINES = 400
-LEAVES = ("deadline", "errors", "events", "lifecycle", "wakeup")
+LEAVES = ("deadline", "errors", "events", "kinds", "lifecycle", "wakeup")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

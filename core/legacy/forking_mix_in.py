@@ -6,7 +6,10 @@ import os
 import select
 import sys
 from time import sleep
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["ForkingMixIn"]
 

@@ -6,9 +6,12 @@ for a further class, and old datagram handlers always reply, be it with an empty
 
 from __future__ import annotations
 
-from typing import Any
-
 from tricorn.handlers import request as modern
+from tricorn.kinds import Traits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["BaseRequestHandler", "DatagramRequestHandler", "StreamRequestHandler"]
 
@@ -34,5 +37,5 @@ StreamRequestHandler = _again(modern.StreamRequestHandler, (BaseRequestHandler,)
 DatagramRequestHandler = _again(
     modern.DatagramRequestHandler,
     (BaseRequestHandler,),
-    _tricorn=modern.DatagramRequestHandler._tricorn._replace(always_replies=True),
+    _tricorn=Traits(modern.DatagramRequestHandler._tricorn.kinds, always_replies=True),
 )

@@ -10,13 +10,14 @@ import math
 import select
 import selectors
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
 
 from tricorn.legacy.state import state_of
 from tricorn.wakeup import WakeUp
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any
 
 __all__ = ["Loop", "default_selector", "pause_after_shortage", "wait_for_request"]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import Any
 
 from tricorn.legacy.serving import BaseServer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["TCPServer", "UDPServer"]
 

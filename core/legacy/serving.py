@@ -6,11 +6,14 @@ import sys
 import threading
 from _thread import get_ident
 from time import monotonic
-from typing import Any
 
 from tricorn.accepting import PAUSE_S, Reaction, reaction_to
 from tricorn.legacy.loop import Loop, default_selector, pause_after_shortage, wait_for_request
 from tricorn.legacy.state import state_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["BaseServer"]
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 from tricorn.wakeup import WakeUp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["State", "state_of"]
 
@@ -39,8 +42,8 @@ class State:
 
 
 _making = threading.Lock()
-# Past `__getattr__` and `__setattr__` of the server's class, and unlike `vars`, which would give the instance a dict
-# of its own and make all its attributes slower.
+# Past `__getattr__` and `__setattr__` of the server's class, and never by `vars`, which would give the instance a dict
+# of its own: each of its attributes and methods would be looked up the slow way from then on.
 _get, _set = object.__getattribute__, object.__setattr__
 
 
@@ -50,7 +53,9 @@ def state_of(server: object) -> State:
         state: State = _get(server, "_tricorn")
     except AttributeError:
         with _making:
-            if "_tricorn" not in vars(server):
-                _set(server, "_tricorn", State())
-            state = _get(server, "_tricorn")
+            try:
+                state = _get(server, "_tricorn")
+            except AttributeError:
+                state = State()
+                _set(server, "_tricorn", state)
     return state

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any
 
-from tricorn.contracts import Kind
-from tricorn.errors import ConfigurationError
+from tricorn.kinds import Kind
 from tricorn.legacy.forking_mix_in import ForkingMixIn
 from tricorn.legacy.servers import TCPServer, UDPServer
 from tricorn.legacy.threading_mix_in import ThreadingMixIn
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["fill", "invent"]
 
-Namespace = dict[str, Any]
+Namespace = dict[str, object]
 
 
 def _transports() -> dict[str, type]:
@@ -72,6 +74,10 @@ def invent(namespace: Namespace, name: str) -> Any:
     Raises `AttributeError`, as a module does, for a name that is no such class.
     """
     absent = f"module {namespace['__name__']!r} has no attribute {name!r}"
+    if not name.endswith(("MixIn", "Server")):
+        raise AttributeError(absent)  # above all for `__path__`, which every import from the facade asks for
+    from tricorn.errors import ConfigurationError  # here, as in `_make`: no more is imported than old programs need
+
     try:
         made = _make(namespace, name)
     except ConfigurationError as error:
@@ -83,6 +89,7 @@ def invent(namespace: Namespace, name: str) -> Any:
 
 
 def _make(namespace: Namespace, name: str) -> type | None:
+    from tricorn.errors import ConfigurationError
     from tricorn.legacy.dispatching import kinds_of_column, make_mix_in  # with it comes the whole server
 
     if name.endswith("MixIn"):

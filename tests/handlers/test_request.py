@@ -14,7 +14,7 @@ import pytest
 import tricorn.handlers
 from tricorn.contracts import Kind
 from tricorn.handlers import BaseRequestHandler, DatagramRequestHandler, StreamRequestHandler
-from tricorn.traits import Traits
+from tricorn.kinds import Traits
 
 PEER = ("192.0.2.1", 4711)
 STREAM_BASES = [socketserver.StreamRequestHandler, StreamRequestHandler]
