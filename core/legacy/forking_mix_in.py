@@ -35,9 +35,10 @@ class ForkingMixIn:
             return
         while len(self.active_children) >= self.max_children:
             _wait_for_one(self.active_children)
-        for pid in self.active_children.copy():
-            if _has_ended(pid, 0 if blocking else os.WNOHANG):
-                self.active_children.discard(pid)
+        if blocking:
+            _forget_ended(self.active_children, 0)
+        else:
+            _collect(self.active_children)
 
     def handle_timeout(self: Any) -> None:
         """``handle_request`` waited in vain: a moment to collect the children."""
@@ -85,6 +86,27 @@ def _flush() -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             pass
+
+
+def _collect(children: set[int]) -> None:
+    """Forget those of ``children`` that have ended; where none has, by one system call instead of one for each."""
+    while children:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except (AttributeError, OSError):  # not on this platform; or the program has no child: somebody waited for ours
+            break
+        if ended is None:
+            return
+        if ended.si_pid not in children or not _has_ended(ended.si_pid, os.WNOHANG):
+            break  # another child of the program, which hides those behind it
+        children.discard(ended.si_pid)
+    _forget_ended(children, os.WNOHANG)
+
+
+def _forget_ended(children: set[int], options: int) -> None:
+    for pid in children.copy():
+        if _has_ended(pid, options):
+            children.discard(pid)
 
 
 def _has_ended(pid: int, options: int) -> bool:

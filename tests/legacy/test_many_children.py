@@ -105,3 +105,42 @@ def test_seven_children_at_a_time_serve_two_hundred_clients(script: Callable[...
     assert sorted(replies) == sorted(b"CLIENT %d\n" % number for number in range(CLIENTS))
     assert (served, in_handlers) == (CLIENTS, 0)
     assert (most_alive, most_in_handlers, most_seen) == (MAX_CHILDREN, MAX_CHILDREN, MAX_CHILDREN)
+
+
+@pytest.mark.parametrize("reaped_elsewhere", [False, True])
+def test_children_are_collected_beside_foreign_ones(script: Any, *, reaped_elsewhere: bool) -> None:
+    """An ended child of the program's own hides nothing; one of ours that somebody else waited for is forgotten."""
+    program = script(
+        f"""
+        import os, socket
+        from tricorn import socketserver
+
+        def ended(pid):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+        def fork():
+            pid = os.fork()
+            if not pid:
+                os._exit(7)
+            ended(pid)
+            return pid
+
+        foreign = 0 if {reaped_elsewhere} else fork()
+        with socketserver.ForkingTCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as server:
+            for _ in range(3):
+                with socket.create_connection(server.server_address) as client:
+                    server.handle_request()
+                for pid in server.active_children:
+                    ended(pid)
+            if {reaped_elsewhere}:
+                for pid in server.active_children:
+                    os.waitpid(pid, 0)
+            assert len(server.active_children) == 3
+            server.collect_children()
+            print(server.active_children)
+        if foreign:
+            print(os.waitstatus_to_exitcode(os.waitpid(foreign, 0)[1]))
+        """
+    )
+    out, err = program.communicate(timeout=PATIENCE_S)
+    assert (out.splitlines(), err) == (["set()"] if reaped_elsewhere else ["set()", "7"], "")
