@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
