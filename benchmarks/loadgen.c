@@ -7,6 +7,7 @@
  *   loadgen --mode datagram   --addr udp:127.0.0.1:9000 --conns 16                one packet in flight on each socket
  *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --requests 100000         so many, then it ends
  *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --spin                    never sleep
+ *   loadgen --mode persistent --addr tcp:127.0.0.1:9000 --lines                   each request ends with a line feed
  *
  * A closed loop: every slot sends its next request when the reply to the last one is in.  Every reply is verified (a
  * number of its own for each request, plus a filler).  It speaks to loopback addresses and Unix sockets only, and ends
@@ -59,6 +60,7 @@ struct slot {
 
 static struct {
     enum mode mode;
+    int lines; /* each request is a line */
     int spin; /* never sleep, so that the server need not wake us: that costs it up to 3 us for each reply */
     size_t conns, size;
     uint64_t requests;
@@ -263,13 +265,21 @@ static void send_rest(struct slot *s) {
     watch(s, EPOLLIN);
 }
 
+/* Seven bits of the number in each byte, and the eighth set: so no byte of it ends a line. */
+static uint64_t stamp(uint64_t number) {
+    uint64_t stamped = 0;
+    for (int i = 0; i < 8; i++)
+        stamped |= (0x80 | ((number >> 7 * i) & 0x7f)) << 8 * i;
+    return stamped;
+}
+
 static void begin(struct slot *s) {
     if (options.requests && begun >= options.requests) {
         hang_up(s);
         s->state = OFF;
         return;
     }
-    s->number = ++begun;
+    s->number = stamp(++begun);
     s->began = now();
     s->sent = s->received = 0;
     if (s->fd < 0) {
@@ -430,7 +440,7 @@ static const char *parse_options(int argc, char **argv) {
     static const struct option KNOWN[] = {{"mode", 1, 0, 'm'},    {"addr", 1, 0, 'a'},     {"conns", 1, 0, 'c'},
                                           {"size", 1, 0, 's'},    {"seconds", 1, 0, 'd'},  {"warm", 1, 0, 'w'},
                                           {"timeout", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {"spin", 0, 0, 'p'},
-                                          {0, 0, 0, 0}};
+                                          {"lines", 0, 0, 'l'},   {0, 0, 0, 0}};
     const char *address = NULL;
     for (int which; (which = getopt_long(argc, argv, "", KNOWN, NULL)) != -1;) {
         switch (which) {
@@ -442,12 +452,13 @@ static const char *parse_options(int argc, char **argv) {
         case 'w': options.warm = atof(optarg); break;
         case 't': options.timeout = atof(optarg); break;
         case 'p': options.spin = 1; break;
+        case 'l': options.lines = 1; break;
         case 'n': options.requests = strtoull(optarg, NULL, 10); break;
         default: exit(2);
         }
     }
-    if (!address || !options.conns || options.size < sizeof(uint64_t) || options.size > 65507)
-        refuse("needs --addr, --conns of at least 1, and --size from 8 to 65507");
+    if (!address || !options.conns || options.size <= sizeof(uint64_t) || options.size > 65507)
+        refuse("needs --addr, --conns of at least 1, and --size from 9 to 65507");
     if (options.timeout <= 0)
         options.timeout = options.mode == DATAGRAM ? 0.2 : 5.0;
     return address;
@@ -466,7 +477,9 @@ static void prepare(void) {
     if (poller < 0 || !slots || !pattern || !buffer)
         die("preparing");
     for (size_t i = 0; i < options.size; i++)
-        pattern[i] = (char)(i * 7 + 13);
+        pattern[i] = options.lines ? (char)('a' + i % 26) : (char)(i * 7 + 13);
+    if (options.lines)
+        pattern[options.size - 1] = '\n';
 }
 
 int main(int argc, char **argv) {

@@ -19,7 +19,8 @@ from work import WORKS, Work
 
 from tricorn import Server
 from tricorn.contracts import Kind, Transport
-from tricorn.handlers import BaseRequestHandler
+from tricorn.handlers import BaseRequestHandler, Lines, message
+from tricorn.handlers.message_handler import MessageHandler
 from tricorn.transports import TCP, UDP, UnixDatagram, UnixStream
 
 
@@ -58,13 +59,33 @@ def echo_class(work: Work | None, bufsize: int) -> type[BaseRequestHandler]:
     return Echo
 
 
+def echo_lines(work: Work | None) -> MessageHandler:
+    """A message handler, for every dispatcher: event loops too."""
+
+    @message(Lines())
+    def echo_line(line: bytes) -> bytes:
+        return work(line) if work else line
+
+    return echo_line
+
+
+def handler_of(given: argparse.Namespace) -> object:
+    """The handler that the command line asks for."""
+    work = WORKS[given.work]
+    if given.handler == "lines":
+        return echo_lines(work)
+    if given.handler == "class":
+        return echo_class(work, given.bufsize)
+    return functools.partial(echo, work, given.bufsize)
+
+
 def arguments() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dispatcher", default="sync", help="by name, with options")
     parser.add_argument("--proto", default="tcp", choices=["tcp", "udp", "unix", "unixgram"])
     parser.add_argument("--work", default="echo", choices=sorted(WORKS))
-    parser.add_argument("--handler", default="function", choices=["function", "class"])
+    parser.add_argument("--handler", default="function", choices=["function", "class", "lines"])
     parser.add_argument("--bufsize", type=int, default=4096)
     parser.add_argument("--backlog", type=int, default=1024)
     return parser.parse_args()
@@ -73,10 +94,9 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Serve until SIGTERM."""
     given = arguments()
-    work = WORKS[given.work]
-    is_class = given.handler == "class"
-    handler = echo_class(work, given.bufsize) if is_class else functools.partial(echo, work, given.bufsize)
-    with Server(transport(given.proto, given.backlog), given.dispatcher, handler) as server:
+    with Server(
+        transport(given.proto, given.backlog), given.dispatcher, handler_of(given), max_connections=20_000
+    ) as server:
         address = server.address
         where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address
         print(f"READY {given.proto}:{where}", flush=True)

@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from tricorn.datagram import Datagram
     from tricorn.deadline import Deadline
     from tricorn.errors import (
+        AuthenticationError,
         ConfigurationError,
         ConnectionLost,
         DrainTimeout,
+        FramingError,
         HandshakeError,
+        HandshakeTimeout,
         IncompatibleParts,
         ListenError,
+        MalformedHello,
+        NoRoute,
         Overloaded,
         PeerRefused,
         PluginConflict,
@@ -54,8 +59,9 @@ _HOME = {
     "contracts": "Dispatcher Intake Item Job Kind Listener Shape Transport",
     "datagram": "Datagram",
     "deadline": "Deadline",
-    "errors": "ConfigurationError ConnectionLost DrainTimeout HandshakeError IncompatibleParts ListenError Overloaded "
-    "PeerRefused PluginConflict PluginLoad RemoteError StateError TransportError TricornError UnknownPlugin WorkerLost",
+    "errors": "AuthenticationError ConfigurationError ConnectionLost DrainTimeout FramingError HandshakeError "
+    "HandshakeTimeout IncompatibleParts ListenError MalformedHello NoRoute Overloaded PeerRefused PluginConflict "
+    "PluginLoad RemoteError StateError TransportError TricornError UnknownPlugin WorkerLost",
     "events": "DrainReport JobInfo Outcome Stage Status",
     "hookspecs": "hookimpl",
     "lifecycle": "State",
@@ -63,6 +69,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AuthenticationError",
     "ConfigurationError",
     "Connection",
     "ConnectionLost",
@@ -71,7 +78,9 @@ __all__ = [
     "Dispatcher",
     "DrainReport",
     "DrainTimeout",
+    "FramingError",
     "HandshakeError",
+    "HandshakeTimeout",
     "IncompatibleParts",
     "Intake",
     "Item",
@@ -80,6 +89,8 @@ __all__ = [
     "Kind",
     "ListenError",
     "Listener",
+    "MalformedHello",
+    "NoRoute",
     "Outcome",
     "Overloaded",
     "PeerRefused",

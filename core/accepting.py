@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 from enum import Enum
 
+from tricorn.errors import SourceUnavailable
+
 __all__ = ["PAUSE_S", "RETRY_LIMIT", "Reaction", "reaction_to"]
 
 #: Seconds without accepting when the machine is out of something (nginx waits 0.5, HAProxy, ranch and OpenSSH 0.1).
@@ -21,7 +23,7 @@ class Reaction(Enum):
     """What the intake does next."""
 
     RETRY = "accept again at once: it was that one peer"
-    PAUSE = "stop accepting for a moment: the machine is out of something"
+    PAUSE = "stop accepting for a moment: the machine is out of something, or a source is away"
     END = "the listener is closed"
     RAISE = "nothing known: let it be seen"
 
@@ -52,6 +54,8 @@ _END = _numbers("EBADF", "EINVAL", "ENOTSOCK")
 
 def reaction_to(error: OSError) -> Reaction:
     """Sort one error of ``Listener.accept`` into its set."""
+    if isinstance(error, SourceUnavailable):
+        return Reaction.PAUSE
     if error.errno in _RETRY:
         return Reaction.RETRY
     if error.errno in _PAUSE:

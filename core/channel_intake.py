@@ -11,7 +11,7 @@ from tricorn.events import Stage, Status
 from tricorn.handover import HandoverLost, receive_request
 from tricorn.job import ServedJob, Service
 from tricorn.report import Report, send_report
-from tricorn.waiting import make_waiter
+from tricorn.waiting import Waiter, make_waiter
 from tricorn.wakeup import wait_readable
 
 __all__ = ["ChannelIntake"]
@@ -27,12 +27,13 @@ class ChannelIntake(Intake):
         self._end = threading.Event()
         self._exhausted = False
         self._watches: dict[int, Callable[[], None]] = {}
+        self._loop_waiter: Waiter | None = None
 
     def __iter__(self) -> Iterator[ServedJob]:
         waiter = make_waiter((self._channel,), self._watches, shared=True)
         try:
             while not self._exhausted:
-                if (job := self.poll()) is not None:
+                if (job := self._receive()) is not None:
                     yield job
                 elif not self._exhausted:
                     waiter.wait(None)
@@ -40,9 +41,9 @@ class ChannelIntake(Intake):
             waiter.close()
 
     def next(self, timeout: float | None = None) -> ServedJob | None:
-        return self.poll() if wait_readable(self._channel.fileno(), timeout) else None
+        return self._receive() if wait_readable(self._channel.fileno(), timeout) else None
 
-    def poll(self) -> ServedJob | None:
+    def _receive(self) -> ServedJob | None:
         try:
             received = receive_request(self._channel)
         except BlockingIOError:
@@ -61,7 +62,16 @@ class ChannelIntake(Intake):
         return job
 
     def fileno(self) -> int:
-        return self._channel.fileno()
+        return self._loop().fileno()
+
+    def poll(self) -> ServedJob | None:
+        self._loop().wait(0)  # runs the callbacks
+        return self._receive()
+
+    def _loop(self) -> Waiter:
+        if self._loop_waiter is None:
+            self._loop_waiter = make_waiter((self._channel,), self._watches, shared=False)
+        return self._loop_waiter
 
     @property
     def stopped(self) -> bool:
@@ -83,6 +93,10 @@ class ChannelIntake(Intake):
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._watches[fd] = ready
+        if self._loop_waiter is not None:
+            self._loop_waiter.watch(fd, ready)
 
     def close(self) -> None:
-        """The channel is closed by the end of the process."""
+        """Give back what waiting took; the channel is closed by the end of the process."""
+        if self._loop_waiter is not None:
+            self._loop_waiter.close()

@@ -14,7 +14,7 @@ from tricorn.errors import ConfigurationError
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["Check", "flag", "host_name", "optional", "refuse_option", "whole_number"]
+__all__ = ["Check", "flag", "host_name", "optional", "refuse_option", "seconds", "whole_number"]
 
 Check = Callable[[Any, "Attribute[Any]", Any], None]
 
@@ -33,6 +33,12 @@ def whole_number(low: int, high: int | None = None, *, meaning: str = "a whole n
             refuse_option(owner, option.name, value, allowed)
 
     return check
+
+
+def seconds(owner: object, option: Attribute[Any], value: object) -> None:
+    """A number above 0 that is a time: no NaN, and no more than a year."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 366 * 86400:
+        refuse_option(owner, option.name, value, "a number of seconds above 0")
 
 
 def flag(owner: object, option: Attribute[Any], value: object) -> None:

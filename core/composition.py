@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,39 @@ from tricorn.contracts import Dispatcher, Kind, Shape, Transport
 from tricorn.errors import ConfigurationError, IncompatibleParts
 from tricorn.handling import kinds_of, shape_of
 
-__all__ = ["check_composition"]
+__all__ = ["check_authenticator", "check_composition"]
+
+
+def check_authenticator(transports: Sequence[Transport], dispatcher: Dispatcher, authenticate: Any) -> None:
+    """Raise `~tricorn.errors.IncompatibleParts` where ``authenticate`` (not ``None``) cannot work, or return."""
+    if not callable(authenticate):
+        raise ConfigurationError(f"authenticate is {authenticate!r}; allowed: a callable that takes one connection")
+    if isinstance(authenticate, type) or inspect.iscoroutinefunction(authenticate):
+        hint = f"; did you mean {authenticate.__name__}()?" if isinstance(authenticate, type) else ""
+        raise ConfigurationError(f"authenticate is {authenticate!r}, which cannot be called with a connection{hint}")
+    if getattr(authenticate, "converses", False) and dispatcher.needs_descriptors:
+        raise IncompatibleParts(
+            f"{_name(authenticate)} talks to the peer and waits for it, and {_name(dispatcher)} must not wait; "
+            f"use {dispatcher.instead}, or TLS with client certificates"
+        )
+    needed = getattr(authenticate, "needs", None)
+    for transport in transports:
+        if transport.kind is not Kind.STREAM:
+            raise IncompatibleParts(
+                f"authenticate looks at connections, and {_name(transport)} yields {transport.kind.value} requests; "
+                "use TCP or UnixStream, or let the handler do it"
+            )
+        if needed is not None and needed not in transport.attests:
+            raise IncompatibleParts(
+                f"{_name(authenticate)} goes by the peer's {needed}, which connections of {_name(transport)} lack; "
+                f"use {_NEEDED.get(needed, 'a transport that has it')}"
+            )
+
+
+_NEEDED = {
+    "credentials": "UnixStream",
+    "certificate": "TLS with client_certificates='required' and a client_ca",
+}
 
 
 def check_composition(transports: Sequence[Transport], dispatcher: Dispatcher, handler: Any) -> None:
@@ -60,10 +93,16 @@ def _check_handler(transports: Sequence[Transport], dispatcher: Dispatcher, hand
     shape = shape_of(handler)
     if shape not in dispatcher.shapes:
         hint = "a dispatcher that runs an event loop" if shape is Shape.COROUTINE else dispatcher.instead
+        if Shape.FUNCTION in dispatcher.shapes:
+            hint += ", or a plain function"
         raise IncompatibleParts(
             f"{handler!r} is a {shape.value}, and {_name(dispatcher)} calls only "
-            f"{_join(sorted(each.value for each in dispatcher.shapes))}; use {hint}, or a plain function"
+            f"{_join(sorted(each.value for each in dispatcher.shapes))}; use {hint}"
         )
+    misfit = dispatcher.misfit(handler)
+    if misfit:
+        raise IncompatibleParts(misfit)
+    dispatcher.check_handler(handler)
     kinds = kinds_of(handler)
     for transport in transports:
         if transport.kind not in kinds:

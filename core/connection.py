@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import define, field, frozen
 
 from tricorn.contracts import Kind
+from tricorn.errors import StateError
 from tricorn.peer_socket import PeerSocket, kernel_shutdown
 
 if TYPE_CHECKING:
     from tricorn.deadline import Deadline
+    from tricorn.urgent import Urgent
 
 __all__ = ["Connection", "Credentials", "accept_stream"]
 
@@ -50,6 +52,14 @@ class Connection:
     id: int = 0
     #: By when the whole conversation must be over; ``None`` where no such limit is set.
     deadline: Deadline | None = None
+    #: Whatever the handler wants to keep from one turn to the next, see `park`.
+    memo: Any = None
+    #: True where the dispatcher takes a parked connection back.
+    parkable: bool = False
+    #: Who the peer is, as the server's authenticator found; ``None`` without one.
+    identity: Any = None
+    #: The handler has called `park`.
+    parked: bool = field(default=False, init=False, repr=False)
     _local: object = field(default=None, init=False, repr=False)
     #: Guards the descriptor's end; re-entrant, since a signal handler may call `drain` within `finish`.
     _lock: RLock = field(factory=RLock, init=False, repr=False)
@@ -86,6 +96,21 @@ class Connection:
         raw = self.socket.getsockopt(_sockets.SOL_SOCKET, _sockets.SO_PEERCRED, struct.calcsize("3i"))
         return Credentials(*struct.unpack("3i", raw))
 
+    @property
+    def urgent(self) -> Urgent:
+        """The urgent bytes that the peer sends, apart from the stream.
+
+        Raises `~tricorn.errors.StateError` unless the transport was made with ``urgent="deliver"``: see
+        `tricorn.urgent`.
+        """
+        urgent: Urgent | None = getattr(self.socket, "urgent", None)
+        if urgent is None:
+            raise StateError(
+                f"connection.urgent: this {type(self.socket).__name__} does not keep urgent bytes apart; "
+                "serve with a transport made with urgent='deliver', such as TCP(..., urgent='deliver')"
+            )
+        return urgent
+
     def recv(self, n: int = 65536) -> bytes:
         """Wait for bytes and return at most ``n`` of them; ``b""`` is the end of the stream.  recv(2)."""
         data: bytes = self.socket.recv(n)
@@ -94,6 +119,65 @@ class Connection:
     def send(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of ``data``; returns when the kernel has taken it.  `socket.socket.sendall`."""
         self.socket.sendall(data)
+
+    @property
+    def server_name(self) -> str | None:
+        """The name that the peer asked for (SNI, RFC 6066 section 3); ``None`` without TLS, or before it is open."""
+        return None
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that was agreed on (ALPN, RFC 7301); ``None`` if none was, without TLS, or before it is open."""
+        return None
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """The peer's certificate, verified, as `ssl.SSLSocket.getpeercert` gives it; ``None`` if there is none."""
+        return None
+
+    @property
+    def restorers(self) -> tuple[int, ...]:
+        """How another process makes it what it is, see `tricorn.handover.restorable`; a plain one needs nothing."""
+        return ()
+
+    def park(self) -> None:
+        """Between two requests: call the handler again, from the beginning, when there is something to read.
+
+        Return from the handler after this.  A dispatcher that holds idle connections (``ThreadPool(park_idle=True)``)
+        gives the thread to others meanwhile; under all others the handler is simply called again at once, and waits in
+        `recv`.  What must not be lost between the calls goes into ``memo``; a file of `makefile` may have read ahead.
+        """
+        self.parked = True
+
+    def open_step(self) -> int:
+        """As much of `open` as is possible without blocking; 0 when it is open, else what to wait for, an event of
+        `selectors`.  For event loops, on a non-blocking socket; raises as `open` does."""
+        return 0
+
+    def reach_tls(self) -> int:
+        """`open_step` up to where a loop goes on by itself with `tls`: for what lies below it, such as a PROXY header.
+        Before the loop puts the descriptor into a socket of its own."""
+        return self.open_step()
+
+    @property
+    def open_until(self) -> Deadline | None:
+        """By when `open_step` must have returned 0, known once it was called; after that it raises.  ``None`` where
+        opening takes no time."""
+        return None
+
+    def wanted(self, error: OSError, otherwise: int) -> int:
+        """What to wait for after ``error`` of a non-blocking call that by itself waits for ``otherwise``; 0 if it is a
+        real error."""
+        return otherwise if isinstance(error, BlockingIOError) else 0
+
+    def buffered(self) -> int:
+        """Bytes that `recv` would return though the descriptor is not readable."""
+        return 0
+
+    @property
+    def tls(self) -> Any:
+        """The `ssl.SSLContext` with which a loop may open the connection itself; ``None`` on a plain one."""
+        return None
 
     def makefile(self, mode: str = "rb", buffering: int = -1, **options: Any) -> Any:
         """A file over the connection: ``"rb"``, ``"wb"``, ``"r"`` ...  `socket.socket.makefile`.
@@ -115,8 +199,15 @@ class Connection:
         """Put the descriptor into another socket class, for loops with cooperative sockets of their own.
 
         ``socket_class`` is called as ``(family, type, proto, fileno)``; make it with `tricorn.peer_socket.Tracked`
-        to keep the idle notes.
+        to keep the idle notes.  Raises `~tricorn.errors.StateError` where urgent bytes are refused or delivered, which
+        the present class does.
         """
+        policy = getattr(self.socket, "urgent_policy", "ignore")
+        if policy != "ignore":
+            raise StateError(
+                f"a socket of urgent={policy!r} cannot become a {socket_class.__name__}, which would not keep to it; "
+                "use urgent='ignore'"
+            )
         with self._lock:
             old = self.socket
             family, kind, proto = old.family, old.type, old.proto
@@ -166,7 +257,9 @@ def _in_memory(sock: Any) -> bool:
     return bool(getattr(sock, "in_memory", False))
 
 
-def accept_stream(listening: _sockets.socket, family: int, proto: int = 0) -> Connection:
+def accept_stream(
+    listening: _sockets.socket, family: int, proto: int = 0, socket_class: type[PeerSocket] = PeerSocket
+) -> Connection:
     """accept(2) on a non-blocking listening socket of ``family``; raises as `Listener.accept` does.
 
     The connection's socket blocks, unless `socket.setdefaulttimeout` says otherwise.
@@ -174,7 +267,7 @@ def accept_stream(listening: _sockets.socket, family: int, proto: int = 0) -> Co
     Quicker than ``listening.accept()``, whose result is a plain socket made through three enum look-ups (1.5 us).
     """
     fd, peer = listening._accept()  # type: ignore[attr-defined]
-    sock = PeerSocket(family, _sockets.SOCK_STREAM, proto, fd)
+    sock = socket_class(family, _sockets.SOCK_STREAM, proto, fd)
     if _INHERITS_NONBLOCKING:
         sock.settimeout(_sockets.getdefaulttimeout())
     return Connection(sock, peer)

@@ -14,64 +14,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tricorn.kinds import Kind, Shape
+from tricorn.request import Item, Request
 
 if TYPE_CHECKING:
+    from contextvars import Context
     from socket import socket
     from types import TracebackType
 
     from tricorn.board import Board
     from tricorn.deadline import Deadline
-    from tricorn.events import Event
+    from tricorn.events import Event, Outcome
+    from tricorn.messages import Conversation
 
 __all__ = ["Crew", "Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
-
-
-class Request(Protocol):
-    """What a job needs of the thing that it serves: a connection, a datagram, an item.
-
-    One party owns a request at a time: the intake until the job is handed over, then whoever runs the job.
-    `drain` and `abort` are for everybody else, and safe from any thread; they never free the descriptor.
-    """
-
-    kind: ClassVar[Kind]
-
-    @property
-    def peer(self) -> object:
-        """The address of the other side, as the kernel gives it; ``None`` where there is none."""
-        ...
-
-    @property
-    def local(self) -> object:
-        """Our address, as the peer used it where that is known."""
-        ...
-
-    @property
-    def fault(self) -> BaseException | None:
-        """The last error that came from the peer's side, to tell it from the handler's own errors."""
-        ...
-
-    def open(self, deadline: Deadline) -> None:
-        """Make it ready for the handler, on the worker: handshakes go here.  May block until ``deadline``."""
-        ...
-
-    def finish(self, error: BaseException | None) -> None:
-        """The handler is done (``error``: what it raised).  Called exactly once, by the owner; gives all back."""
-        ...
-
-    def drain(self) -> None:
-        """The server is stopping: end now if idle, else after the present exchange.  Called again and again."""
-        ...
-
-    def abort(self) -> None:
-        """Cut the conversation off; the owner's blocked calls return or fail."""
-        ...
-
-    def disown(self) -> None:
-        """Close our copy of the descriptor without a sign to the peer: another process has it now."""
-        ...
 
 
 class Listener(ABC):
@@ -118,6 +76,11 @@ class Listener(ABC):
     def adopt(self) -> None:
         """This process took over after a fork: `close` is now its duty.  The default does nothing."""
 
+    def reload(self) -> None:
+        """Read again what it was made from (certificates), for requests accepted from now on, here and in processes
+        forked from this one.  Safe from any thread.  Raises, and changes nothing, if that fails.  The default does
+        nothing."""
+
 
 class Transport(ABC):
     """Where requests come from, as a frozen value.  Building one opens nothing and looks no name up.
@@ -135,6 +98,8 @@ class Transport(ABC):
     kind: ClassVar[Kind]
     #: True if its requests cannot leave this process (nothing of the kernel's stands behind them).
     in_process: ClassVar[bool] = False
+    #: What its connections can tell for certain of their peers: "credentials" (the kernel's), "certificate" (verified).
+    attests: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def listen(self) -> Sequence[Listener]:
@@ -143,42 +108,6 @@ class Transport(ABC):
         May block for a name look-up.  Raises `~tricorn.errors.ListenError` with errno and address, having closed
         everything it opened; what it opened is non-blocking and close-on-exec.
         """
-
-
-class Item(ABC):
-    """One leased entry of a source that is no socket: a table row, a file, a timer.
-
-    Implement `ack` and `nack`; `value` is what the handler works on.  An item has no peer that waits.
-    """
-
-    kind: ClassVar[Kind] = Kind.ITEM
-    value: object
-    peer: object = None
-    local: object = None
-    fault: BaseException | None = None
-
-    @abstractmethod
-    def ack(self) -> None:
-        """The work is done; the source may forget the item."""
-
-    @abstractmethod
-    def nack(self, delay: float = 0.0) -> None:
-        """The work was not done; offer it again, not before ``delay`` seconds from now."""
-
-    def open(self, deadline: Deadline) -> None:
-        """Nothing to do for a leased item."""
-
-    def finish(self, error: BaseException | None) -> None:
-        """Acknowledge on success, put back on failure."""
-        if error is None:
-            self.ack()
-        else:
-            self.nack()
-
-    def drain(self) -> None:
-        """Nothing: the item is finished, or put back."""
-
-    abort = disown = drain
 
 
 class Job(Protocol):
@@ -207,6 +136,45 @@ class Job(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Close and record; swallows an `Exception`, since it is in the outcome."""
+        ...
+
+    def turn(self) -> bool:
+        """Like `run`, but True, with everything left open, where the handler parked the connection: call it again when
+        there is something to read."""
+        ...
+
+    def engage(self) -> Context:
+        """For an event loop: begin, without opening.  Returns the context to call user code in.  Then comes `end`."""
+        ...
+
+    def authenticate(self) -> None:
+        """For an event loop, once the request is open: let the server's authenticator look at it.  Raises what turns
+        the peer away.  Does not block, unless the authenticator converses."""
+        ...
+
+    def converse(self) -> Conversation:
+        """The sans-IO side of a message handler for this request, once it is open."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """How the server's handler is to be called.  For dispatchers that call it themselves; ask once, and keep it."""
+        ...
+
+    async def handle(self, request: object) -> None:
+        """For an event loop: await the coroutine handler, called with ``request``, which stands for the job's own."""
+        ...
+
+    def part(
+        self, request: Request, ended: Callable[[Outcome], None], watch: Callable[[int, Callable[[], None]], None]
+    ) -> Job:
+        """A job for ``request``, one message of this one's, for another dispatcher.  ``ended`` is called with its
+        outcome, on whichever thread ends it; nothing else is told of it.  ``watch`` is what that dispatcher gets as
+        `Crew.watch`, the same for all parts of a server's jobs."""
+        ...
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Close and record, for a loop that called `engage`."""
         ...
 
     def refuse(self, reason: str, error: BaseException | None = None) -> None:
@@ -260,6 +228,13 @@ class Intake(ABC):
     @abstractmethod
     def fileno(self) -> int:
         """Readable when `poll` may return a job, and for good after `stop`.  For event loops."""
+
+    def patience(self) -> float | None:
+        """Seconds after which `poll` is to be called though `fileno` is not readable; ``None``: not before it is.
+
+        For event loops in programs that fork: for one that never asks, a thread makes `fileno` readable in time.
+        """
+        return None
 
     @property
     @abstractmethod
@@ -316,6 +291,13 @@ class Crew(Protocol):
         """`Intake.watch`, for dispatchers that are given single jobs."""
         ...
 
+    def hang_up(self) -> None:
+        """Listen for no more connections, so that new clients are told at once while jobs still run.
+
+        For ``in_place`` dispatchers whose ``serve`` goes on after the stop; the server does it when ``serve`` returns.
+        """
+        ...
+
 
 class Dispatcher(ABC):
     """Decides who pulls jobs from the intake, and where each runs.
@@ -336,8 +318,8 @@ class Dispatcher(ABC):
 
     #: What it can serve.
     kinds: ClassVar[frozenset[Kind]] = frozenset(Kind)
-    #: How it can call handlers.
-    shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.CLASS, Shape.FUNCTION})
+    #: How it can call handlers.  A message handler can be called like a function, and then blocks like one.
+    shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.CLASS, Shape.FUNCTION, Shape.MESSAGE})
     #: True if it waits for its requests' descriptors, as event loops do.
     needs_descriptors: ClassVar[bool] = False
     #: True if jobs run in other processes, made by fork.
@@ -347,6 +329,11 @@ class Dispatcher(ABC):
     #: What to try instead, said when a composition is refused.
     instead: ClassVar[str] = "ThreadPool (thread-pool)"
 
+    def misfit(self, handler: object) -> str:
+        """Why it cannot serve ``handler`` although its shape is right, as a sentence that names what would work; ``""``
+        if it can.  Asked when a server is built."""
+        return ""
+
     @property
     def concurrency(self) -> int | None:
         """The most jobs that can be in flight at once; ``None`` leaves it to the server's ``max_connections``.
@@ -354,6 +341,12 @@ class Dispatcher(ABC):
         The intake takes no more than this, so that the excess waits in the kernel and not here.
         """
         return None
+
+    def check_handler(self, handler: Callable[..., Any]) -> None:
+        """Raise `~tricorn.errors.IncompatibleParts` for a handler of the right shape that it cannot run all the same.
+
+        Called when a server is built; opens and starts nothing.  The default lets everything pass.
+        """
 
     def serve(self, intake: Intake) -> None:
         """Run every job of the intake; return when it ends, without waiting for jobs that run elsewhere."""

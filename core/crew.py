@@ -62,6 +62,7 @@ class EngineCrew:
     """The one implementation of `tricorn.contracts.Crew`."""
 
     engine: Engine
+    _watch: Callable[[int, Callable[[], None]], None] | None = None
 
     # -- inside a worker
 
@@ -74,8 +75,15 @@ class EngineCrew:
 
     def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
         """Serve what is handed over."""
+        for request in self._requests_of_the_parent():
+            request.disown()  # or they would stay open for as long as this worker lives
         engine = self.engine.replica(dispatcher, Ledger(Observers([_Reporter(channel)])), channel)
         return _run(engine)
+
+    def _requests_of_the_parent(self) -> list[Request]:
+        service = self.engine.service
+        ledgers = [service.ledger] + ([service.parts[0].ledger] if service.parts is not None else [])
+        return [job.request for ledger in ledgers for job in ledger.jobs.values()]
 
     def enter_child(self, request: Request) -> None:
         """The listeners are the parent's; a datagram still replies by its own, an item is acknowledged by its own."""
@@ -113,7 +121,15 @@ class EngineCrew:
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Pass it on."""
-        self.engine.intake.watch(fd, ready)
+        (self._watch or self.engine.intake.watch)(fd, ready)
+
+    def hang_up(self) -> None:
+        """On the serving thread, after the stop."""
+        self.engine.hang_up()
+
+    def watching_with(self, watch: Callable[[int, Callable[[], None]], None]) -> EngineCrew:
+        """For an event loop that waits by itself."""
+        return EngineCrew(self.engine, watch)
 
 
 def _run(engine: Engine) -> int:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import errno
 import selectors
 import socket as _sockets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from time import monotonic, sleep
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define
 
+from tricorn.ancillary import (
+    Message,
+    credentials_in,
+    drops_in,
+    hop_limit_in,
+    interface_in,
+    received_at_in,
+)
 from tricorn.contracts import Kind
 from tricorn.deadline import Deadline
 from tricorn.errors import PeerRefused
+
+if TYPE_CHECKING:
+    from tricorn.connection import Credentials
 
 __all__ = ["REPLY_WAIT_S", "Datagram", "take_packet", "too_long"]
 
@@ -44,6 +55,67 @@ class Datagram:
     #: Control messages of cmsg(3) that make a reply leave from ``local``; none where the socket is bound to it.
     control: tuple[tuple[int, int, bytes], ...] = ()
     fault: BaseException | None = None
+    #: What the kernel said beside the packet, as control messages of cmsg(3); the properties below read it.
+    ancillary: Sequence[Message] = ()
+    #: How many bytes were cut off, where that is known.
+    missing: int = 0
+
+    @property
+    def full_length(self) -> int | None:
+        """The length in bytes that the packet was sent with; ``None`` if it is truncated and nobody counted.
+
+        Known on Linux, also of a truncated one: recv(2), MSG_TRUNC.
+        """
+        return None if self.truncated and not self.missing else len(self.data) + self.missing
+
+    @property
+    def interface(self) -> int | None:
+        """The number of the interface that it came in by, which `socket.if_indextoname` names; ``None`` if not told.
+
+        Told where the transport was asked (``interfaces=True``) or takes every interface: ip(7), IP_PKTINFO; RFC 3542,
+        section 6.1.  What a machine sends to itself comes in by the loopback interface, whatever address it is for.
+        """
+        return interface_in(self.ancillary)
+
+    @property
+    def received_at_ns(self) -> int | None:
+        """When the kernel had the packet, in nanoseconds since the epoch; ``None`` without ``timestamps=True``.
+
+        By the kernel's wall clock, the one of `time.time_ns`, which may be set.  How long it then waited for us is the
+        difference.  socket(7), SO_TIMESTAMPNS.
+        """
+        return received_at_in(self.ancillary)
+
+    @property
+    def dropped(self) -> int | None:
+        """How many packets the kernel had dropped on this socket, since it was opened, when this one was queued.
+
+        ``None`` without ``count_dropped=True``.  Modulo 2**32; several listeners count each for itself.  socket(7),
+        SO_RXQ_OVFL.
+        """
+        return drops_in(self.ancillary)
+
+    @property
+    def hop_limit(self) -> int | None:
+        """The hops that the packet had left, 0 to 255: TTL, hop limit; ``None`` without ``hop_limits=True``.
+
+        ip(7), IP_RECVTTL; RFC 3542, section 6.3.
+        """
+        return hop_limit_in(self.ancillary)
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Process, user and group of the sender of a Unix packet, as the kernel attests them: unix(7), SO_PASSCRED.
+
+        A privileged sender may have named others.  The process is 0 where it cannot be seen from here, being in another
+        namespace.  ``None`` without ``credentials=True``, and where the packet was sent before the server had asked.
+        """
+        found = credentials_in(self.ancillary)
+        if found is None:
+            return None
+        from tricorn.connection import Credentials
+
+        return Credentials(*found)
 
     def reply(self, data: bytes | bytearray | memoryview) -> int:
         """Send one packet to the sender, from the local address that it used; returns the bytes sent.
@@ -52,12 +124,19 @@ class Datagram:
         that of a Unix client which does not read, for at most `REPLY_WAIT_S` seconds; then raises `TimeoutError`.
         Raises `OSError` (EMSGSIZE above the transport's limit) as sendto(2) does.
         """
+        try:
+            return self.reply_now(data)
+        except BlockingIOError:
+            return self._send_when_there_is_room(data)
+
+    def reply_now(self, data: bytes | bytearray | memoryview) -> int:
+        """`reply` without waiting: raises `BlockingIOError` where there is no room."""
         if self.peer is None:
             return 0
         try:
             return self._send(data)
         except BlockingIOError:
-            return self._send_when_there_is_room(data)
+            raise
         except OSError as error:
             self.fault = error
             raise

@@ -43,6 +43,8 @@ class Plan:
     verify: Callable[[Any], bool] | None
     max_connections: int
     drain_timeout: float
+    authenticate: Callable[[Any], object] | None = None
+    authenticate_timeout: float = 5.0
 
 
 class Engine:
@@ -61,7 +63,10 @@ class Engine:
         self._plan = plan
         self.dispatcher = dispatcher
         capacity = min(plan.max_connections, dispatcher.concurrency or plan.max_connections)
-        self.service = Service(plan.call, plan.context, ledger, Permits(capacity), EngineCrew(self), plan.verify)
+        self.service = Service(
+            plan.call, plan.context, ledger, Permits(capacity), EngineCrew(self), plan.verify,
+            authenticate=plan.authenticate, authenticate_timeout=plan.authenticate_timeout,
+        )  # fmt: skip
         self.listeners = tuple(listeners)
         self.intake = (
             ListenerIntake(list(listeners), self.service)
@@ -91,6 +96,8 @@ class Engine:
         """Serve until `request_stop`, then end; returns how it went."""
         try:
             with self._on_duty():
+                if self.stopping:  # from the start; what another process handed over before that is still served
+                    self._conduct_beside()
                 self.dispatcher.serve(self.intake)
         finally:
             report = self.end()
@@ -138,6 +145,9 @@ class Engine:
             self._stopped_at = monotonic()
         if not self.done.is_set():
             self.intake.stop()
+        self._conduct_beside()
+
+    def _conduct_beside(self) -> None:
         if self.serving and self.dispatcher.in_place and not self._conducting and os.getpid() == self._pid:
             self._conducting = True
             _thread.start_new_thread(self.conduct, ())  # lock-free, unlike threading.Thread: we may be in a signal
@@ -151,7 +161,7 @@ class Engine:
         """On the serving thread (or where nobody serves): close, wait for the jobs, close the rest."""
         self.request_stop()
         try:
-            self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
+            self.hang_up()
             return self.conduct()
         finally:
             self._close_listeners(lambda listener: True)  # jobs still used datagram sockets, or acknowledged items
@@ -210,6 +220,10 @@ class Engine:
                 return False
             if self.between is not None:
                 self.between()
+
+    def hang_up(self) -> None:
+        """On the serving thread, after `request_stop`: no more connections come in."""
+        self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
 
     def _close_listeners(self, which: Callable[[Listener], bool]) -> None:
         for listener in self.listeners:

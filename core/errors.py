@@ -12,9 +12,16 @@
     ├── TransportError
     │   ├── ListenError(OSError)             binding failed; carries errno and the address
     │   ├── HandshakeError                   the peer and we could not agree on how to talk
+    │   │   ├── HandshakeTimeout(TimeoutError)      ... in time
+    │   │   └── MalformedHello(ValueError)          bytes that begin no TLS ClientHello
+    │   ├── AuthenticationError(PermissionError)    the peer did not show that it may come in
+    │   ├── FramingError(ValueError)         bytes that make no message, or a message that cannot be framed
     │   ├── ConnectionLost(ConnectionError)  the conversation ended before it was over
+    │   ├── SourceUnavailable(OSError)       what stands behind a listener (a database) is not there just now
+    │   ├── LeaseLost(TimeoutError)          an item was held for longer than its lease
     │   └── PeerRefused                      a listener took something in and turned it away
     ├── Overloaded                           no capacity for this request
+    ├── NoRoute(LookupError)                 nobody said which dispatcher is to serve this request
     ├── DrainTimeout(TimeoutError)           work was left when the drain deadline passed
     ├── WorkerLost                           a worker process died under its jobs
     └── RemoteError                          an error of another process, as text
@@ -24,18 +31,27 @@ Each is also the builtin that a caller would catch already.  A handler's own exc
 
 from __future__ import annotations
 
+import errno as _errno
+
 __all__ = [
+    "AuthenticationError",
     "ConfigurationError",
     "ConnectionLost",
     "DrainTimeout",
+    "FramingError",
     "HandshakeError",
+    "HandshakeTimeout",
     "IncompatibleParts",
+    "LeaseLost",
     "ListenError",
+    "MalformedHello",
+    "NoRoute",
     "Overloaded",
     "PeerRefused",
     "PluginConflict",
     "PluginLoad",
     "RemoteError",
+    "SourceUnavailable",
     "StateError",
     "TransportError",
     "TricornError",
@@ -92,11 +108,47 @@ class ListenError(TransportError, OSError):
 
 
 class HandshakeError(TransportError):
-    """Opening a connection (TLS, a PROXY header) failed."""
+    """Opening a connection (TLS, a PROXY header) failed; the message says what the peer did wrong."""
+
+
+class HandshakeTimeout(HandshakeError, TimeoutError):
+    """Opening a connection was not over when its deadline passed."""
+
+
+class MalformedHello(HandshakeError, ValueError):
+    """A connection's first bytes are no TLS ClientHello, or one that contradicts itself; the message says where."""
+
+
+class AuthenticationError(TransportError, PermissionError):
+    """Raised by an authenticator for a peer that may not come in; the message is for us, the peer is not told it."""
+
+
+class FramingError(TransportError, ValueError):
+    """Bytes that break the framing: too long a message, a mark that cannot be, an end in the middle.
+
+    Also a reply that the framing cannot carry; that is the handler's mistake.
+    """
 
 
 class ConnectionLost(TransportError, ConnectionError):
     """The peer, or the network, ended the conversation before it was over."""
+
+
+class SourceUnavailable(TransportError, OSError):
+    """Raised by ``Listener.accept``: what stands behind the listener is not there just now.
+
+    The intake tells the observers, pauses, and tries again.  ``errno`` is EIO unless something more is known.
+    """
+
+    def __init__(self, message: str, *, errno: int = _errno.EIO) -> None:
+        super().__init__(errno, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class LeaseLost(TransportError, TimeoutError):
+    """An item was held for longer than its lease, and may have gone to somebody else."""
 
 
 class PeerRefused(TransportError):
@@ -113,6 +165,10 @@ class PeerRefused(TransportError):
 
 class Overloaded(TricornError):
     """There is no capacity for this request."""
+
+
+class NoRoute(TricornError, LookupError):
+    """A `~tricorn.strategies.Route` was told a name that none of its dispatchers has, or none in time."""
 
 
 class DrainTimeout(TricornError, TimeoutError):

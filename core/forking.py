@@ -41,6 +41,11 @@ def _count_threads() -> int:
         return threading.active_count()
 
 
+def _started_threads() -> int:
+    """Without dummies, by which `threading` knows threads that others started: they stay in its list when those end."""
+    return sum(not isinstance(thread, threading._DummyThread) for thread in threading.enumerate())
+
+
 def refuse_if_threaded(what: str) -> None:
     """Raise `~tricorn.errors.StateError` if this process has a second thread.
 
@@ -49,7 +54,7 @@ def refuse_if_threaded(what: str) -> None:
     """
     count = _count_threads()
     limit = monotonic() + LEAVING_S
-    while count > 1 and threading.active_count() == 1 and monotonic() < limit:
+    while count > 1 and _started_threads() == 1 and monotonic() < limit:
         sleep(0.0005)
         count = _count_threads()
     if count > 1:

@@ -98,7 +98,7 @@ def adapt(handler: Callable[..., Any], server: object) -> Callable[[Request], An
     _check_arguments(handler, shape)
     if shape is Shape.CLASS:
         return _calling_class(handler, server)
-    if shape is Shape.COROUTINE:
+    if shape in (Shape.COROUTINE, Shape.MESSAGE):
         return handler
     return _calling_function(handler)
 
@@ -189,6 +189,11 @@ class _ReplySocket:
     def __init__(self, datagram: Datagram) -> None:
         self._datagram = datagram
 
+    @property
+    def datagram(self) -> Datagram:
+        """The packet itself, with what the kernel told of it."""
+        return self._datagram
+
     def sendto(self, data: Any, *flags_and_address: Any) -> int:
         """`socket.socket.sendto`; to the datagram's own sender by way of `Datagram.reply`."""
         datagram = self._datagram
@@ -215,7 +220,7 @@ def _calling_class(handler: Callable[..., Any], server: object) -> Callable[[Any
 
 
 def _reply_socket(datagram: Datagram) -> Any:
-    if not datagram.control and datagram.peer is not None:
+    if not datagram.control and datagram.peer is not None and not datagram.ancillary and not datagram.truncated:
         return datagram.socket
     return _ReplySocket(datagram)
 

@@ -20,9 +20,16 @@ from collections.abc import Iterable
 
 from pluggy import HookimplMarker, HookspecMarker
 
-from tricorn.parts import DispatcherPart, HandlerPart, TransportPart
+from tricorn.parts import DispatcherPart, HandlerPart, TransportPart, WrapperPart
 
-__all__ = ["hookimpl", "hookspec", "tricorn_dispatchers", "tricorn_handlers", "tricorn_transports"]
+__all__ = [
+    "hookimpl",
+    "hookspec",
+    "tricorn_dispatchers",
+    "tricorn_handlers",
+    "tricorn_transports",
+    "tricorn_wrappers",
+]
 
 hookspec = HookspecMarker("tricorn")
 #: Marks a function of a plugin as the implementation of the hook it is named after.
@@ -36,6 +43,12 @@ def tricorn_transports() -> Iterable[TransportPart]:
     Runs once in a process, when a part is first asked for by name or the parts are listed, in the thread that asks.
     What it raises costs this hook's parts, and nobody else's.
     """
+    raise NotImplementedError
+
+
+@hookspec
+def tricorn_wrappers() -> Iterable[WrapperPart]:
+    """What this plugin offers to put around transports.  Runs when `tricorn_transports` does, after it."""
     raise NotImplementedError
 
 

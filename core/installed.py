@@ -12,7 +12,7 @@ from tricorn.errors import ConfigurationError
 from tricorn.importing import explain
 from tricorn.names import part_options
 from tricorn.options import Option
-from tricorn.parts import Corner, TransportPart
+from tricorn.parts import Corner, Part, TransportPart, WrapperPart
 from tricorn.plugins import Catalogue, Failure, Offer, Origin, catalogue
 
 __all__ = ["InstalledPart", "installed_parts"]
@@ -22,9 +22,9 @@ __all__ = ["InstalledPart", "installed_parts"]
 class InstalledPart:
     """One part, or one plugin that offers none because it is broken.
 
-    ``kind`` is ``"transport"``, ``"dispatcher"``, ``"handler"`` or, for a broken plugin, ``"plugin"``.  ``written`` is
-    an example of the text to ask for it by.  ``error`` is why it cannot be used, or ``""``; then ``summary`` and
-    ``options`` may be empty.
+    ``kind`` is ``"transport"``, ``"wrapper"``, ``"dispatcher"``, ``"handler"`` or, for a broken plugin, ``"plugin"``.
+    ``written`` is an example of the text to ask for it by.  ``error`` is why it cannot be used, or ``""``; then
+    ``summary`` and ``options`` may be empty.
     """
 
     kind: str
@@ -59,7 +59,7 @@ def installed_parts() -> tuple[InstalledPart, ...]:
 
 def _installed(offer: Offer, found: Catalogue) -> InstalledPart:
     part = offer.part
-    written = f"{part.name}:{part.locate.example}" if isinstance(part, TransportPart) else part.name
+    written = _written(part)
     bare = InstalledPart(part.corner.value, part.name, offer.origin, written)
     try:
         found.find(part.corner, part.name)
@@ -69,6 +69,12 @@ def _installed(offer: Offer, found: Catalogue) -> InstalledPart:
         return evolve(bare, error=str(error))
     except Exception as error:
         return evolve(bare, error=f"{offer} cannot be described: {explain(error)}")
+
+
+def _written(part: Part) -> str:
+    if isinstance(part, WrapperPart):
+        return f"{part.name}+tcp://127.0.0.1:9999" + (f"?{part.example}" if part.example else "")
+    return f"{part.name}:{part.locate.example}" if isinstance(part, TransportPart) else part.name
 
 
 def _broken(failure: Failure) -> InstalledPart:
@@ -84,5 +90,7 @@ def _summary(target: Any) -> str:
 def _options(offer: Offer, target: Any) -> tuple[Option, ...]:
     if offer.part.corner is Corner.HANDLER:
         return ()
-    located = offer.part.locate.arguments if isinstance(offer.part, TransportPart) else ()
+    located: tuple[str, ...] = offer.part.locate.arguments if isinstance(offer.part, TransportPart) else ()
+    if isinstance(offer.part, WrapperPart):
+        located = (offer.part.inner,)
     return tuple(option for option in part_options(target) if option.name not in located)

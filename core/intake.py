@@ -34,6 +34,8 @@ class ListenerIntake(Intake):
         self._resume_at = 0.0
         self._told_pause_at = -1.0
         self._suppressed = 0
+        #: A loop minds our pauses itself.
+        self._asked = False
 
     # -- pulling
 
@@ -165,15 +167,24 @@ class ListenerIntake(Intake):
         waiter = self._loop()
         waiter.wait(0)  # runs the callbacks, and notices a stop
         permits = self.service.permits
-        if self._stopped or not permits.take():
-            if not self._stopped and permits.notify(waiter.poke):
+        while not self._stopped and not permits.take():
+            if permits.notify(waiter.poke):  # else one was given back meanwhile, of which nobody would tell us
                 waiter.listen(False)
+                return None
+        if self._stopped:
             return None
         job = self._accept()
         if job is None:
             permits.give()
             self._rest(waiter)
         return job
+
+    def patience(self) -> float | None:
+        self._asked = True
+        if not self._resume_at or self._stopped:
+            return None
+        left = self._resume_at - monotonic()
+        return left if left > 0 else 0.0 if self.service.permits.free else None
 
     def _loop(self) -> Waiter:
         if self._loop_waiter is None:
@@ -184,7 +195,7 @@ class ListenerIntake(Intake):
         """Nothing to accept: wait for more, or, out of descriptors, for the pause to pass."""
         pause = self._resume_at - monotonic() if self._resume_at else 0.0
         waiter.listen(pause <= 0)
-        if pause > 0:  # rare; a loop that has only our descriptor to go by needs somebody to raise it
+        if pause > 0 and not self._asked:  # rare; a loop that goes by our descriptor needs somebody to raise it
             timer = threading.Timer(pause, waiter.poke.signal)
             timer.daemon = True
             timer.start()
@@ -213,6 +224,8 @@ class ListenerIntake(Intake):
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._watches[fd] = ready
+        if self._loop_waiter is not None:
+            self._loop_waiter.watch(fd, ready)
 
     @property
     def crew(self) -> Crew:

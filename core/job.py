@@ -14,15 +14,18 @@ from contextvars import Context
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from tricorn.admission import Permits
-from tricorn.contracts import Crew
+from tricorn.authentication import identify
+from tricorn.contracts import Crew, Shape
 from tricorn.deadline import Deadline
-from tricorn.errors import WorkerLost
+from tricorn.errors import AuthenticationError, FramingError, HandshakeError, WorkerLost
 from tricorn.events import JobFinished, JobRefused, JobStarted, Outcome, Stage, Status
+from tricorn.handling import shape_of
 from tricorn.handover import send_request
 from tricorn.ledger import Ledger
+from tricorn.part_books import PartBooks
 from tricorn.report import Report
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tricorn.contracts import Request
+    from tricorn.messages import Conversation
 
 __all__ = ["ServedJob", "Service", "WorkingCrew"]
 
@@ -46,18 +50,26 @@ class WorkingCrew(Crew, Protocol):
         """In a child forked for this one request: close what belongs to the parent."""
         ...
 
+    def watching_with(self, watch: Callable[[int, Callable[[], None]], None]) -> WorkingCrew:
+        """The same with another `watch`: for jobs that are given to a dispatcher by an event loop."""
+        ...
+
 
 @define(eq=False)
 class Service:
     """What every job of one serving process needs, worked out once."""
 
-    call: Callable[[Any], object]
+    call: Callable[[Any], Any]
     context: Context
     ledger: Ledger
     permits: Permits
     crew: WorkingCrew
     verify: Callable[[Any], bool] | None = None
     open_timeout: float | None = None
+    authenticate: Callable[[Any], object] | None = None
+    authenticate_timeout: float = 5.0
+    #: For jobs that are parts of others, made when the first is.
+    parts: tuple[PartBooks, Service] | None = None
 
 
 def _may_be_ctrl_c() -> bool:
@@ -79,6 +91,7 @@ class ServedJob:
     where: str = ""
     cancelled: bool = False
     _started: bool = False
+    _turned_away: str = ""
 
     def start(self) -> bool:
         """On the accepting thread: enter it in the books and verify the peer; False if it was refused."""
@@ -102,10 +115,48 @@ class ServedJob:
 
     def run(self) -> None:
         """Serve it to its end on this thread."""
-        error = self._serve()
+        self.end(self._serve_to_the_end())
+
+    def turn(self) -> bool:
+        """Serve it to its end, or until the handler parks it: then True."""
+        fresh = self.stage is not _HANDLER
+        error = self._opened() if fresh else None
+        waits = fresh and error is None and self._only_opened()
+        if error is None and not waits:
+            error = self._call()
+            waits = error is None and self._parked()
+        if waits:
+            self.thread = 0
+            return True
+        self.end(error)
+        return False
+
+    def _opened(self) -> BaseException | None:
+        try:
+            self._open()
+        except BaseException as error:
+            return error
+        return None
+
+    def _only_opened(self) -> bool:
+        """True for a connection that had something to read for its opening, and may have no more for the handler."""
+        request: Any = self.request
+        if not getattr(request, "parkable", False):
+            return False
+        talked = request.tls is not None or self.service.authenticate is not None
+        return talked and not request.buffered()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Close, record, and raise what is nobody's but the program's."""
         self._end(error)
         if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c():
             raise error
+
+    def _serve_to_the_end(self) -> BaseException | None:
+        error = self._serve()
+        while error is None and self._parked():
+            error = self._call()
+        return error
 
     def _serve(self) -> BaseException | None:
         """Open and call the handler; what went wrong comes back as a value."""
@@ -117,12 +168,47 @@ class ServedJob:
             return error
         return None
 
+    def _call(self) -> BaseException | None:
+        """Call the handler once more."""
+        self.thread = get_ident()
+        try:
+            self.service.context.copy().run(self.service.call, self.request)
+        except BaseException as error:
+            return error
+        return None
+
+    def _parked(self) -> bool:
+        request: Any = self.request
+        if not getattr(request, "parked", False):
+            return False
+        request.parked = False
+        return True
+
     def _open(self) -> None:
         self.thread = get_ident()
         self.stage = _OPEN
         limit = self.service.open_timeout
         self.request.open(_NEVER if limit is None else Deadline.after(limit))
+        if self.service.authenticate is not None:
+            self.authenticate()
         self.stage = _HANDLER
+
+    def authenticate(self) -> None:
+        """Let the server's authenticator, if there is one, find out who the peer of the open request is.
+
+        Blocks for ``authenticate_timeout`` at most, if the authenticator converses.  Raises what turns the peer away;
+        the outcome is then REFUSED, or that of a peer that was silent or left.
+        """
+        service = self.service
+        if service.authenticate is None:
+            return
+        try:
+            identify(self.request, service.authenticate, service.authenticate_timeout)
+        except Exception as error:
+            if error is not self.request.fault:
+                known = isinstance(error, AuthenticationError)
+                self._turned_away = "not authenticated" if known else "authenticate raised"
+            raise
 
     def _end(self, error: BaseException | None) -> None:
         """Close, then record.  The peer sees the end before anybody is told of it."""
@@ -134,7 +220,7 @@ class ServedJob:
         except Exception as trouble:
             error = error or trouble
             reached = _CLOSE
-        self.record(self.judge(error), error, stage=reached)
+        self.record(self.judge(error), error, self._turned_away, stage=reached)
 
     def judge(self, error: BaseException | None) -> Status:
         """What an ending means."""
@@ -142,11 +228,17 @@ class ServedJob:
             return Status.CANCELLED
         if error is None:
             return _COMPLETED
+        if self._turned_away:
+            return Status.REFUSED
+        if isinstance(error, WorkerLost):
+            return Status.LOST
         if error is self.request.fault:
             if isinstance(error, TimeoutError):
                 return Status.TIMED_OUT
             if isinstance(error, ConnectionError):
                 return Status.DISCONNECTED
+            if isinstance(error, (FramingError, HandshakeError)):
+                return Status.REFUSED
         return Status.FAILED
 
     def record(
@@ -191,6 +283,45 @@ class ServedJob:
         self._end(error)
         return isinstance(error, Exception)
 
+    # -- for event loops
+
+    def engage(self) -> Context:
+        """Begin on this thread; whoever called it does the opening."""
+        self.thread = get_ident()
+        self.stage = _OPEN
+        return self.service.context.copy()
+
+    def converse(self) -> Conversation:
+        """The handler is a message handler, or the composition would have been refused."""
+        self.stage = _HANDLER
+        handler: Any = self.service.call
+        conversation: Conversation = handler.converse(self.request)
+        return conversation
+
+    @property
+    def shape(self) -> Shape:
+        """What `tricorn.handling.adapt` left as it is, or made a function of."""
+        return shape_of(self.service.call)
+
+    async def handle(self, request: object) -> None:
+        """The frame by which `tricorn.signals.in_handler` knows a coroutine handler."""
+        self.stage = _HANDLER
+        await self.service.call(request)
+
+    def part(
+        self, request: Request, ended: Callable[[Outcome], None], watch: Callable[[int, Callable[[], None]], None]
+    ) -> ServedJob:
+        """With books of its own."""
+        service = self.service
+        if service.parts is None:
+            books, crew = PartBooks(), service.crew.watching_with(watch)
+            of_parts = evolve(
+                service, ledger=books.ledger, permits=books.permits, crew=crew, verify=None, authenticate=None
+            )
+            service.parts = (books, of_parts)
+        books, of_parts = service.parts
+        return books.enter(ServedJob(request, of_parts), ended)
+
     def disown(self, where: str = "") -> None:
         """Another process has the request; ``where`` says which."""
         self.stage = _HANDLER
@@ -201,13 +332,13 @@ class ServedJob:
     def run_remotely(self) -> bytes:
         """In the child: serve, close, and say how it went; the parent's books are not touched."""
         self.service.crew.enter_child(self.request)
-        error = self._serve()
+        error = self._serve_to_the_end()
         reached = self.stage
         try:
             self.request.finish(error)
         except Exception as trouble:
             error, reached = error or trouble, _CLOSE
-        return Report(self.judge(error), reached, error).encode()
+        return Report(self.judge(error), reached, error, self._turned_away).encode()
 
     @property
     def crew(self) -> Crew:

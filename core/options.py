@@ -1,8 +1,9 @@
 """Option text to typed values, by what the class of the part says about its own arguments.
 
 An option is an argument of the class: a field of an attrs class, or else a parameter of its constructor.  What may be
-written follows from the annotation.  A field's metadata may explain it (``"help": "permission bits"``) and say how its
-default is usually written (``"spell": oct``).
+written follows from the annotation.  A field's metadata may explain it (``"help": "permission bits"``), say how its
+default is usually written (``"spell": oct``), and read the text in a way of its own: ``"read"`` is the function, which
+raises `ValueError`, and ``"allowed"`` says in words what it takes.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ def _fields(part: type, reader: Callable[[object], Reader]) -> Iterator[Option]:
     for each in attrs.fields(part):
         if each.init:
             note, spell = each.metadata.get("help", ""), each.metadata.get("spell", spelled)
-            yield Option(each.alias or each.name, reader(each.type), _default(each.default), note, spell)
+            read = each.metadata.get("read")
+            reads = reader(each.type) if read is None else Reader(each.metadata.get("allowed", "text"), read)
+            yield Option(each.alias or each.name, reads, _default(each.default), note, spell)
 
 
 def _default(default: object) -> object:

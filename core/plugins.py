@@ -20,7 +20,7 @@ from tricorn import hookspecs
 from tricorn.contracts import Dispatcher, Kind, Transport
 from tricorn.errors import ConfigurationError, PluginConflict, PluginLoad, UnknownPlugin
 from tricorn.importing import explain, import_object
-from tricorn.parts import Corner, DispatcherPart, HandlerPart, Part, TransportPart
+from tricorn.parts import Corner, DispatcherPart, HandlerPart, Part, TransportPart, WrapperPart
 from tricorn.wording import closest, quoted
 
 __all__ = ["GROUP", "Catalogue", "Failure", "Offer", "Origin", "catalogue", "reset"]
@@ -29,6 +29,7 @@ __all__ = ["GROUP", "Catalogue", "Failure", "Offer", "Origin", "catalogue", "res
 GROUP = "tricorn"
 _RECORDS: dict[str, type[Part]] = {
     "tricorn_transports": TransportPart,
+    "tricorn_wrappers": WrapperPart,
     "tricorn_dispatchers": DispatcherPart,
     "tricorn_handlers": HandlerPart,
 }
@@ -262,6 +263,7 @@ def _handler_flaw(target: Any) -> str:
 
 _FLAWS = {
     Corner.TRANSPORT: _transport_flaw,
+    Corner.WRAPPER: _transport_flaw,
     Corner.DISPATCHER: _dispatcher_flaw,
     Corner.HANDLER: _handler_flaw,
 }

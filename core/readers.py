@@ -30,14 +30,17 @@ class Reader:
 def reader_of(hint: Any, known: Mapping[type, Reader]) -> Reader:
     """The reader of an annotation, which has been evaluated.
 
-    Knows bool, int, float, str, None, paths, enums, literals, unions of these, and the classes in ``known``.  No
-    annotation (``None`` where a class has none) means text.  Anything else gets a reader that refuses every text.
+    Knows bool, int, float, str, None, paths, enums, literals, unions of these, ``tuple[X, ...]`` of these, and the
+    classes in ``known``.  No annotation (``None`` where a class has none) means text.  Anything else gets a reader that
+    refuses every text.
     """
     origin = get_origin(hint)
     if origin is Annotated:
         return reader_of(get_args(hint)[0], known)
     if origin in (Union, UnionType):
         return _any_of([reader_of(each, known) for each in get_args(hint)])
+    if origin is tuple and get_args(hint)[1:] == (...,):
+        return _several(reader_of(get_args(hint)[0], known))
     if origin is Literal:
         return _one_of({spelled(value): value for value in get_args(hint)})
     return _of_class(origin if isclass(origin) else hint, known)
@@ -49,6 +52,8 @@ def spelled(value: object) -> str:
         return spelled(value.value)
     if value is None or isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(spelled, value))
     return os.fspath(value) if isinstance(value, str | PurePath) else repr(value)
 
 
@@ -71,6 +76,17 @@ def _one_of(values: dict[str, Any]) -> Reader:
         return values[text]
 
     return Reader("one of " + ", ".join(values), read)
+
+
+def _several(each: Reader) -> Reader:
+    """Nothing, or what ``each`` reads, with commas between."""
+    if each is _OPAQUE:
+        return _OPAQUE
+
+    def read(text: str) -> Any:
+        return tuple(each.read(word) for word in text.split(",")) if text else ()
+
+    return Reader(f"{each.allowed}, or several with commas between", read)
 
 
 def _any_of(readers: list[Reader]) -> Reader:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from tricorn.composition import check_composition
+from tricorn.composition import check_authenticator, check_composition
 from tricorn.contracts import Dispatcher, Listener, Transport
 from tricorn.engine import Engine, Plan
 from tricorn.errors import ConfigurationError, StateError
@@ -28,6 +28,8 @@ __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 
 #: Default seconds a drain may take: less than the ten after which container runtimes kill.
 DRAIN_TIMEOUT_S = 8.0
+#: Default seconds for finding out who a peer is.
+AUTHENTICATE_TIMEOUT_S = 5.0
 #: Default bound on requests in flight in one process, where the dispatcher sets none of its own.
 MAX_CONNECTIONS = 10_000
 
@@ -56,6 +58,11 @@ class Server:
     ``verify``
         Called with each request on the accepting thread before it is dispatched; false or an exception refuses it.
         Must not block.  Replaces ``verify_request``.
+    ``authenticate``
+        Called on the worker with each open connection, before the handler; returns who the peer is, for
+        ``connection.identity``, or turns it away: see `tricorn.authentication`.
+    ``authenticate_timeout``
+        Seconds that this may take for one connection; 5 by default, never unlimited.
     ``observers``
         Callables that get the server's events (`tricorn.events`), beside the one that logs.
     ``log``
@@ -76,6 +83,8 @@ class Server:
         handler: Any,
         *,
         verify: Callable[[Any], bool] | None = None,
+        authenticate: Callable[[Any], object] | None = None,
+        authenticate_timeout: float = AUTHENTICATE_TIMEOUT_S,
         observers: Iterable[Observer] = (),
         log: bool = True,
         max_connections: int = MAX_CONNECTIONS,
@@ -90,9 +99,12 @@ class Server:
         _check_seconds("drain_timeout", drain_timeout)
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
+        _check_seconds("authenticate_timeout", authenticate_timeout)
+        if authenticate is not None:
+            check_authenticator(self.transports, self.dispatcher, authenticate)
         self._plan = Plan(
             adapt(self.handler, ServerView(self, self.handler)), contextvars.copy_context(), verify,
-            max_connections, drain_timeout,
+            max_connections, drain_timeout, authenticate, authenticate_timeout,
         )  # fmt: skip
         self._observers = Observers([*([LogObserver()] if log else []), *observers])
         self._life = Lifecycle()
@@ -252,6 +264,23 @@ class Server:
         if self._engine is None:
             raise StateError(f"cannot {doing}: the server is {self.state.value}; build a new one from the same parts")
         return self._engine
+
+    def reload(self) -> None:
+        """Read certificates again, for connections accepted from now on; open ones go on with what they have.
+
+        Reaches the processes that serve for this one too; each of those reads the files before its next connection.
+        Raises `~tricorn.errors.ConfigurationError` if one of the transports cannot use what it finds: it goes on with
+        what it had, the others have theirs new.  Does nothing for transports that read nothing, and before `bind`
+        nothing needs it.  Safe from any thread, and in a signal handler.
+        """
+        failures = []
+        for listener in self._engine_now("reload").listeners:
+            try:
+                listener.reload()
+            except ConfigurationError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     # -- ending
 

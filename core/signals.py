@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tricorn.errors import StateError
 from tricorn.job import ServedJob
+from tricorn.messages import Conversation
 from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
@@ -26,10 +27,17 @@ class DrainExpired(BaseException):
 def in_handler(frame: FrameType | None) -> bool:
     """True if ``frame`` was called, however deeply, by a request's handler."""
     while frame is not None:
-        if frame.f_code is ServedJob._serve.__code__:
+        if frame.f_code in _CALLERS:
             return True
         frame = frame.f_back
     return False
+
+
+#: What calls handlers: in a thread, again after `park`, as a coroutine, and a message handler's function in a loop.
+_CALLERS = frozenset(
+    call.__code__
+    for call in (ServedJob._serve, ServedJob._call, ServedJob.handle, Conversation.respond, Conversation._work)
+)
 
 
 def require_main_thread() -> None:

@@ -7,6 +7,7 @@ poll() costs 90 (and 153 with 64 threads).
 
 from __future__ import annotations
 
+import errno
 import select
 import selectors
 from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +37,10 @@ class Waiter(Protocol):
 
     def listen(self, on: bool) -> None:
         """Whether the listeners are waited on; they are not while there is no capacity."""
+        ...
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        """One more descriptor and its callback."""
         ...
 
     def fileno(self) -> int:
@@ -84,9 +89,21 @@ class _EpollWaiter:
             if fd < 0:
                 continue
             if on:
-                self._epoll.register(fd, self._flags)  # EPOLLEXCLUSIVE cannot be modified, only added and removed
+                self._add(fd)
             else:
                 self._epoll.unregister(fd)
+
+    def _add(self, fd: int) -> None:
+        try:
+            self._epoll.register(fd, self._flags)  # EPOLLEXCLUSIVE cannot be modified, only added and removed
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._epoll.register(fd, select.EPOLLIN)  # an epoll itself, which takes no EPOLLEXCLUSIVE: epoll_ctl(2)
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        self._watches[fd] = ready
+        self._epoll.register(fd, select.EPOLLIN)
 
     def fileno(self) -> int:
         return self._epoll.fileno()
@@ -130,6 +147,9 @@ class _SelectorWaiter:
                 self._selector.register(listener.fileno(), selectors.EVENT_READ, None)
             else:
                 self._selector.unregister(listener.fileno())
+
+    def watch(self, fd: int, ready: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, ready)
 
     def fileno(self) -> int:
         number: int = getattr(self._selector, "fileno", lambda: -1)()

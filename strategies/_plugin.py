@@ -18,3 +18,8 @@ def tricorn_dispatchers() -> Iterator[DispatcherPart]:
     yield DispatcherPart("fork", "tricorn.strategies.fork:Fork")
     yield DispatcherPart("thread-pool", "tricorn.strategies.thread_pool:ThreadPool")
     yield DispatcherPart("process-pool", "tricorn.strategies.process_pool:ProcessPool")
+    yield DispatcherPart("selector", "tricorn.strategies.selector:Selector")
+    yield DispatcherPart("asyncio", "tricorn.strategies.asyncio_loop:Asyncio")
+    yield DispatcherPart("executor", "tricorn.strategies.executor:Executor")
+    yield DispatcherPart("route", "tricorn.strategies.route:Route")
+    yield DispatcherPart("dask", "tricorn.strategies.dask_cluster:Dask")

@@ -74,6 +74,11 @@ class ProcessPool(Dispatcher):
         """How ``inner`` calls handlers."""
         return self.inner.shapes
 
+    @property
+    def concurrency(self) -> int | None:
+        """``workers`` times what ``inner`` holds."""
+        return None if self.inner.concurrency is None else self.workers * self.inner.concurrency
+
     def serve(self, intake: Intake) -> None:
         """Start the workers and keep their number up until the intake ends."""
         refuse_if_threaded("ProcessPool")
@@ -104,6 +109,7 @@ class ProcessPool(Dispatcher):
     def _start_feeding(self, crew: Crew) -> Supervisor:
         refuse_if_threaded("ProcessPool")
         self._supervisor = Supervisor(self.workers, lambda: _FedPost(copy.copy(self.inner), crew), crew)
+        crew.watch(self._supervisor.fileno(), self._supervisor.look_after)  # reports come in, though nothing is given
         self._supervisor.start()
         return self._supervisor
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
+from operator import methodcaller
 
 from attrs import define, field, validators
 
+from tricorn.checks import flag, optional, seconds
 from tricorn.contracts import Dispatcher, Intake, Job
 from tricorn.deadline import Deadline
+from tricorn.parking import ParkingLot
 from tricorn.queue_intake import JobQueue
 
 __all__ = ["ThreadPool"]
+
+UNBOUNDED = 2**31
 
 
 @define(eq=False)
@@ -20,12 +27,24 @@ class ThreadPool(Dispatcher):
     The quickest way to run blocking handlers: 2.7 to 3 times the rate of a new thread for each request.  The most
     requests in flight are ``workers``; a client that is silent holds one of them.  Replaces the
     ``ThreadPoolExecutor`` recipe around `socketserver.BaseServer.process_request`.
+
+    ``park_idle``: a connection gets a thread when it has something to read and not before, so that thousands of silent
+    ones cost a place in a table each.  A message handler gives its thread back after each exchange, any other when it
+    returns after `Connection.park`; it is then called again.  For protocols in which the client speaks first.  A
+    connection that waits longer than ``idle_timeout`` seconds (``None``: for ever) is ended, as timed out.
     """
 
     workers: int = field(default=16, validator=validators.instance_of(int), metadata={"help": "threads that serve"})
+    park_idle: bool = field(
+        default=False, kw_only=True, validator=flag, metadata={"help": "no thread for silent connections"}
+    )
+    idle_timeout: float | None = field(
+        default=300.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds that one may be parked"}
+    )
     _threads: list[threading.Thread] = field(factory=list, init=False, repr=False)
     _errors: list[BaseException] = field(factory=list, init=False, repr=False)
     _queue: JobQueue | None = field(default=None, init=False, repr=False)
+    _lot: ParkingLot | None = field(default=None, init=False, repr=False)
 
     @workers.validator
     def _positive(self, attribute: object, value: int) -> None:
@@ -33,12 +52,20 @@ class ThreadPool(Dispatcher):
             raise ValueError(f"workers must be at least 1, not {value!r}")
 
     @property
-    def concurrency(self) -> int:
-        """``workers``."""
-        return self.workers
+    def concurrency(self) -> int | None:
+        """``workers``; with ``park_idle`` as many connections as the server takes."""
+        return None if self.park_idle else self.workers
+
+    @property
+    def needs_descriptors(self) -> bool:  # type: ignore[override]
+        """With ``park_idle``."""
+        return self.park_idle
 
     def serve(self, intake: Intake) -> None:
         """Start the workers on ``intake`` and wait for its end."""
+        if self.park_idle:
+            self._serve_parked(intake)
+            return
         self._start(intake)
         while not intake.wait():
             pass
@@ -52,14 +79,26 @@ class ThreadPool(Dispatcher):
             self._start(self._queue)
         self._queue.put(job)
 
+    def _serve_parked(self, intake: Intake) -> None:
+        self._queue = JobQueue(UNBOUNDED)  # by itself: the server admits no more than it has room for
+        self._lot = ParkingLot(intake, self._queue, self.idle_timeout)
+        self._start(self._queue)
+        self._lot.run(lambda: intake.stopped or bool(self._errors))
+        if self._errors:
+            raise self._errors[0]
+
     def _start(self, jobs: Intake | JobQueue) -> None:
+        run: Callable[[Job], None] = methodcaller("run") if self._lot is None else partial(_turn, self._lot)
+
         def work() -> None:
             try:
                 for job in jobs:
-                    job.run()
+                    run(job)
             except BaseException as error:
                 self._errors.append(error)
                 jobs.stop()  # accepting is broken, so serving ends, and raises it
+                if self._lot is not None:
+                    self._lot.wake()
 
         for number in range(self.workers):
             thread = threading.Thread(target=work, name=f"tricorn-worker-{number}", daemon=True)
@@ -73,14 +112,35 @@ class ThreadPool(Dispatcher):
 
     def join(self, deadline: Deadline) -> bool:
         """Wait for the workers to finish what they are at."""
+        if self._lot is not None:
+            lot = self._lot
+            lot.run(lambda: not lot.busy, deadline)
+            if lot.busy:
+                return False
         if self._queue is not None:
             self._queue.stop()
         for thread in self._threads:
             thread.join(deadline.remaining())
         return not any(thread.is_alive() for thread in self._threads)
 
+    def cancel(self) -> None:
+        """End the connections that are parked."""
+        if self._lot is not None:
+            self._lot.end_all()
+
     def close(self) -> None:
         """Forget the threads, so that another server can use this dispatcher; a stuck one is a daemon."""
         self._threads.clear()
         self._errors.clear()
-        self._queue = None
+        if self._queue is not None:
+            self._queue.stop()
+        if self._lot is not None:
+            self._lot.close()
+        self._queue = self._lot = None
+
+
+def _turn(lot: ParkingLot, job: Job) -> None:
+    if job.turn():
+        lot.back(job)
+    else:
+        lot.gone()

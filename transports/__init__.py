@@ -8,6 +8,9 @@ class              a request is                          its address
 `UnixStream`       a connection                          a path, or an abstract name
 `UnixDatagram`     a packet                              a path, or an abstract name
 `Memory`           a connection inside this process      the object itself
+`Table`            a row of a database table             a database and the table's name
+`TLS`              a connection of another transport,    that of the other transport
+                   encrypted
 ================== ===================================== =======================================
 
 They import the contracts' side of the core only, and never each other.
@@ -19,17 +22,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tricorn.transports.memory import Memory
+    from tricorn.transports.table import Table
     from tricorn.transports.tcp import TCP
+    from tricorn.transports.tls import TLS
     from tricorn.transports.udp import UDP
     from tricorn.transports.unix_datagram import UnixDatagram
     from tricorn.transports.unix_stream import UnixStream
 
-__all__ = ["TCP", "UDP", "Memory", "UnixDatagram", "UnixStream"]
+__all__ = ["TCP", "TLS", "UDP", "Memory", "Table", "UnixDatagram", "UnixStream"]
 
 _HOME = {
     "TCP": "tcp",
+    "TLS": "tls",
     "UDP": "udp",
     "Memory": "memory",
+    "Table": "table",
     "UnixDatagram": "unix_datagram",
     "UnixStream": "unix_stream",
 }

@@ -6,16 +6,27 @@ from collections.abc import Iterator
 
 from tricorn.hookspecs import hookimpl
 from tricorn.locations import HOST_AND_PORT, NOWHERE, PATH
-from tricorn.parts import TransportPart
+from tricorn.parts import TransportPart, WrapperPart
+from tricorn.places import POSTGRESQL_PLACE, SQLITE_PLACE
 
-__all__ = ["tricorn_transports"]
+__all__ = ["tricorn_transports", "tricorn_wrappers"]
 
 
 @hookimpl
 def tricorn_transports() -> Iterator[TransportPart]:
-    """TCP, UDP, both kinds of Unix socket, and memory."""
+    """TCP, UDP, both kinds of Unix socket, memory, and tables of two databases."""
     yield TransportPart("tcp", "tricorn.transports.tcp:TCP", HOST_AND_PORT)
     yield TransportPart("udp", "tricorn.transports.udp:UDP", HOST_AND_PORT)
     yield TransportPart("unix", "tricorn.transports.unix_stream:UnixStream", PATH)
     yield TransportPart("unixgram", "tricorn.transports.unix_datagram:UnixDatagram", PATH)
     yield TransportPart("memory", "tricorn.transports.memory:Memory", NOWHERE)
+    yield TransportPart(
+        "table+sqlite", "tricorn.transports.table:Table", SQLITE_PLACE, example="{folder}/jobs.db?table=jobs"
+    )
+    yield TransportPart("table+postgresql", "tricorn.transports.table:Table", POSTGRESQL_PLACE)
+
+
+@hookimpl
+def tricorn_wrappers() -> Iterator[WrapperPart]:
+    """TLS."""
+    yield WrapperPart("tls", "tricorn.transports.tls:TLS", example="certfile=server.pem")

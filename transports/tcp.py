@@ -14,6 +14,8 @@ from tricorn.connection import Connection, accept_stream
 from tricorn.contracts import Kind, Listener, Transport
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
 from tricorn.listening import BACKLOG, MAX_BACKLOG
+from tricorn.peer_socket import PeerSocket
+from tricorn.urgent import UrgentPolicy, check_urgent_policy, urgent_option, urgent_socket_class
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -38,6 +40,9 @@ class TCP(Transport):
     peer's delayed acknowledgement.
     ``keepalive``: let the kernel find peers that vanished (SO_KEEPALIVE); on Linux after 7,200 s of silence and 9
     probes, 75 s apart, unless net.ipv4.tcp_keepalive_* say otherwise.
+    ``urgent``: what becomes of bytes that a peer sends out of band.  "ignore" leaves them to the kernel, which keeps
+    the last one out of the stream and loses it; it is the default because it alone costs nothing.  "refuse" ends the
+    conversation, "deliver" gives them to `~tricorn.connection.Connection.urgent`.  See `tricorn.urgent`.
 
     On POSIX a port is taken again at once after a restart (SO_REUSEADDR); on Windows, where that would let anybody take
     it over, the listener has it to itself (SO_EXCLUSIVEADDRUSE).  Raises `~tricorn.errors.ConfigurationError` for a
@@ -57,6 +62,12 @@ class TCP(Transport):
     reuse_port: bool = field(default=False, kw_only=True, metadata={"help": "share the port with other sockets"})
     nodelay: bool = field(default=True, kw_only=True, validator=flag, metadata={"help": "send small writes at once"})
     keepalive: bool = field(default=True, kw_only=True, validator=flag, metadata={"help": "find vanished peers"})
+    urgent: UrgentPolicy = field(
+        default="ignore",
+        kw_only=True,
+        validator=check_urgent_policy,
+        metadata={"help": "what becomes of out-of-band bytes"},
+    )
 
     @reuse_port.validator
     def _possible(self, option: Attribute[Any], value: object) -> None:
@@ -79,7 +90,8 @@ class TCP(Transport):
             backlog=self.backlog,
         )
         later = () if _INHERITED else self._peer_options()
-        return tuple(TCPListener(sock, later) for sock in sockets)
+        kept_by = urgent_socket_class(self.urgent)
+        return tuple(TCPListener(sock, later, kept_by) for sock in sockets)
 
     def _listening_options(self) -> tuple[SocketOption, ...]:
         exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
@@ -91,6 +103,7 @@ class TCP(Transport):
         return (
             *([(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)] if self.nodelay else []),
             *([(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] if self.keepalive else []),
+            *urgent_option(self.urgent),
         )
 
 
@@ -103,6 +116,8 @@ class TCPListener(Listener):
     _socket: socket.socket
     #: What accepted sockets do not inherit on this platform.
     _options: tuple[SocketOption, ...] = ()
+    #: What accepted sockets are.
+    _socket_class: type[PeerSocket] = PeerSocket
     #: ``(host, port)`` or ``(host, port, flow, scope)``, by getsockname(2).
     address: object = field(init=False)
     _family: int = field(init=False, repr=False)
@@ -117,7 +132,7 @@ class TCPListener(Listener):
 
     def accept(self) -> Connection:
         """accept(2); on Linux there is nothing to set on the connection's socket, which blocks."""
-        connection = accept_stream(self._socket, self._family, socket.IPPROTO_TCP)
+        connection = accept_stream(self._socket, self._family, socket.IPPROTO_TCP, self._socket_class)
         for option in self._options:
             with suppress(OSError):  # the peer is gone already, which its handler will see
                 connection.socket.setsockopt(*option)

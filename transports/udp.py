@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import socket
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field, frozen
 
 from tricorn.checks import flag, host_name, optional, refuse_option, whole_number
 from tricorn.contracts import Kind, Listener, Transport
-from tricorn.datagram import Datagram, take_packet, too_long
+from tricorn.datagram import Datagram, take_packet
 from tricorn.errors import PeerRefused
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
-from tricorn.packet_info import PacketInfo, packet_info_for
+from tricorn.listening import listening_errors
+from tricorn.packet_info import Facts, PacketReader, check_fact, packet_reader
 
 if TYPE_CHECKING:
     from attrs import Attribute
@@ -43,6 +45,10 @@ class UDP(Transport):
     socket(7)).
     ``receive_buffer``: bytes that the kernel keeps until they are read (SO_RCVBUF; it cuts the number to
     net.core.rmem_max without a word); ``None`` leaves it to the system.  What comes beyond it is lost.
+    ``interfaces``, ``timestamps``, ``count_dropped``, ``hop_limits``: ask the kernel for
+    `~tricorn.datagram.Datagram.interface`, `~tricorn.datagram.Datagram.received_at_ns`,
+    `~tricorn.datagram.Datagram.dropped`, `~tricorn.datagram.Datagram.hop_limit` of each packet; Linux only.  What is
+    not asked for costs nothing; the first costs 1.2 us a packet, each further one 0.2 us.
 
     A reply leaves from the address that the client used, also where the listener takes every interface: ip(7),
     IP_PKTINFO; RFC 3542, section 6.  Raises `~tricorn.errors.ConfigurationError` for a value that cannot work.  A
@@ -69,6 +75,18 @@ class UDP(Transport):
     deliver_truncated: bool = field(
         default=False, kw_only=True, validator=flag, metadata={"help": "serve the beginning of longer packets"}
     )
+    interfaces: bool = field(
+        default=False, kw_only=True, validator=check_fact, metadata={"help": "tell the interface each came in by"}
+    )
+    timestamps: bool = field(
+        default=False, kw_only=True, validator=check_fact, metadata={"help": "tell when the kernel had each"}
+    )
+    count_dropped: bool = field(
+        default=False, kw_only=True, validator=check_fact, metadata={"help": "tell how many were dropped before each"}
+    )
+    hop_limits: bool = field(
+        default=False, kw_only=True, validator=check_fact, metadata={"help": "tell the hops that each had left"}
+    )
 
     @reuse_port.validator
     def _possible(self, option: Attribute[bool], value: object) -> None:
@@ -82,8 +100,15 @@ class UDP(Transport):
         Blocks for the name look-up.  Raises `~tricorn.errors.ListenError` (port in use, address of another machine,
         unknown name, no permission) with nothing left open.
         """
+        facts = Facts(self.interfaces, self.timestamps, self.count_dropped, self.hop_limits)
         sockets = open_inet_sockets("udp", self.host, self.port, kind=socket.SOCK_DGRAM, options=self._options())
-        return tuple(UDPListener(sock, self.max_packet_size, self.deliver_truncated) for sock in sockets)
+        with listening_errors("udp", (self.host or "*", self.port)), ExitStack() as undo:
+            for sock in sockets:
+                undo.callback(sock.close)
+            limits = self.max_packet_size, self.deliver_truncated
+            listeners = tuple(UDPListener(sock, *limits, facts) for sock in sockets)
+            undo.pop_all()
+        return listeners
 
     def _options(self) -> tuple[SocketOption, ...]:
         exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
@@ -100,7 +125,7 @@ class UDPListener(Listener):
     """A bound UDP socket.  `accept` is safe from many threads, and in processes forked after it was made.
 
     Bound to one address it reads with recvfrom(2); bound to every interface it needs recvmsg(2), to learn which address
-    the client used.
+    the client used, and where it was asked for more than bytes.
     """
 
     kind: ClassVar[Kind] = Kind.DATAGRAM
@@ -108,13 +133,19 @@ class UDPListener(Listener):
     _socket: socket.socket
     _max_packet_size: int = 65535
     _deliver_truncated: bool = False
+    _facts: Facts = field(factory=Facts)
     #: ``(host, port)`` or ``(host, port, flow, scope)``, by getsockname(2).
     address: tuple[str | int, ...] = field(init=False)
-    _info: PacketInfo | None = field(init=False, repr=False)
+    _info: PacketReader | None = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.address = self._socket.getsockname()
-        self._info = packet_info_for(self._socket)
+        self._info = packet_reader(
+            self._socket,
+            self._facts,
+            max_packet_size=self._max_packet_size,
+            deliver_truncated=self._deliver_truncated,
+        )
 
     def fileno(self) -> int:
         """The bound descriptor; -1 after `close`."""
@@ -141,10 +172,7 @@ class UDPListener(Listener):
     def _take(self) -> Datagram:
         if self._info is None:
             return take_packet(self._socket, self.address, self._max_packet_size, self._deliver_truncated)
-        packet = self._info.take(self._socket, self.address, self._max_packet_size)
-        if packet.truncated and not self._deliver_truncated:
-            raise too_long(self._max_packet_size, packet.peer)
-        return packet
+        return self._info.take(self._socket)
 
     def close(self) -> None:
         """Close the socket; packets that nobody accepted are lost."""

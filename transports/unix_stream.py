@@ -12,7 +12,9 @@ from tricorn.checks import whole_number
 from tricorn.connection import Connection, accept_stream
 from tricorn.contracts import Kind, Listener, Transport
 from tricorn.listening import BACKLOG, MAX_BACKLOG
+from tricorn.peer_socket import PeerSocket
 from tricorn.unix_path import SocketFile, UnixPlace, check_mode, check_owner, check_path, path_text
+from tricorn.urgent import UrgentPolicy, check_urgent_policy, urgent_option, urgent_socket_class
 
 __all__ = ["UnixStream", "UnixStreamListener"]
 
@@ -27,6 +29,10 @@ class UnixStream(Transport):
     connect before it has them.
     ``user``, ``group``: who the file is given to, by name or number; ``None`` leaves it with this process's.
     ``backlog``: connections that the kernel keeps until they are accepted; it cuts the number to net.core.somaxconn.
+    ``urgent``: what becomes of bytes that a peer sends out of band, which it can since Linux 5.15.  "ignore" leaves
+    them to the kernel, which keeps the last one out of the stream and loses it; it is the default because it alone
+    costs nothing.  "refuse" ends the conversation, "deliver" gives them to
+    `~tricorn.connection.Connection.urgent`.  See `tricorn.urgent`.
 
     An abstract name has no file, and so no mode and no owner: every process in the network namespace can connect.
     `~tricorn.connection.Connection.credentials` tells who did.
@@ -40,6 +46,7 @@ class UnixStream(Transport):
     """
 
     kind: ClassVar[Kind] = Kind.STREAM
+    attests: ClassVar[frozenset[str]] = frozenset({"credentials"} if hasattr(socket, "SO_PEERCRED") else ())
 
     path: str | os.PathLike[str] = field(
         converter=path_text, validator=check_path, metadata={"help": "path of the socket, or @name"}
@@ -63,6 +70,12 @@ class UnixStream(Transport):
         validator=whole_number(1, MAX_BACKLOG),
         metadata={"help": "connections the kernel keeps"},
     )
+    urgent: UrgentPolicy = field(
+        default="ignore",
+        kw_only=True,
+        validator=check_urgent_policy,
+        metadata={"help": "what becomes of out-of-band bytes"},
+    )
 
     def listen(self) -> tuple[UnixStreamListener]:
         """Bind and listen(2).
@@ -74,7 +87,8 @@ class UnixStream(Transport):
         path = os.fspath(self.path)
         place = UnixPlace(path, self.mode, self.user, self.group)
         sock, file = place.bind(socket.SOCK_STREAM, self.backlog)
-        return (UnixStreamListener(sock, path, file),)
+        kept_by = urgent_socket_class(self.urgent)
+        return (UnixStreamListener(sock, path, file, kept_by, urgent_option(self.urgent)),)
 
 
 @define(eq=False)
@@ -87,14 +101,21 @@ class UnixStreamListener(Listener):
     #: The path, or ``@name``.
     address: str
     _file: SocketFile | None = None
+    #: What accepted sockets are.
+    _socket_class: type[PeerSocket] = PeerSocket
+    #: What has to be set on them: a Unix socket inherits nothing from the listening one.
+    _options: tuple[tuple[int, int, int], ...] = ()
 
     def fileno(self) -> int:
         """The listening descriptor; -1 after `close`."""
         return self._socket.fileno()
 
     def accept(self) -> Connection:
-        """accept(2); on Linux there is nothing to set on the connection's socket, which blocks."""
-        return accept_stream(self._socket, socket.AF_UNIX)
+        """accept(2); unless urgent bytes are delivered there is nothing to set on the connection's socket."""
+        connection = accept_stream(self._socket, socket.AF_UNIX, 0, self._socket_class)
+        for option in self._options:
+            connection.socket.setsockopt(*option)
+        return connection
 
     def close(self) -> None:
         """Stop listening, and remove the socket file if it is still ours, in the process whose duty that is."""

@@ -18,4 +18,6 @@ def written_address(scheme: str, address: object) -> str:
         host = f"[{host.replace('%', '%25')}]" if ":" in host else quote(host)
         return f"{scheme}://{host}:{address[1]}"
     text = os.fsdecode(address) if isinstance(address, bytes) else str(address)
+    if "+" in scheme and text.startswith(f"{scheme}:"):
+        return text  # a table's listener knows how it is written
     return f"{scheme}:{quote(os.fsencode(text.removeprefix(f'{scheme}:')), safe=_PLAIN)}"

@@ -6,11 +6,15 @@ import os
 import socket
 import stat
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from tricorn.contracts import Kind, Transport
 
-__all__ = ["NoClient", "converse"]
+__all__ = ["NoClient", "converse", "prepare_items"]
+
+#: Seconds between two looks at what has become of an item: this client knows no more of a table than its rows.
+_LOOK_S = 0.01
 
 
 class NoClient(Exception):
@@ -24,7 +28,7 @@ def converse(transport: Transport, address: object, payload: bytes, folder: Path
     where that fails.
     """
     if transport.kind is Kind.ITEM:
-        raise NoClient(f"{type(transport).__name__} yields items, and those have no client")
+        return _put_item(transport, payload, timeout)
     with _connected(transport, address, folder, timeout) as sock:
         sock.sendall(payload)
         if transport.kind is Kind.DATAGRAM:
@@ -32,6 +36,24 @@ def converse(transport: Transport, address: object, payload: bytes, folder: Path
             return answer
         sock.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def prepare_items(transport: Any) -> None:
+    """Make the place where items are put, if the transport can.  Raises `NoClient` if nobody could put one in."""
+    if not all(callable(getattr(transport, name, None)) for name in ("create", "put", "read")):
+        raise NoClient(f"{type(transport).__name__} yields items, and those have no client")
+    transport.create()
+
+
+def _put_item(transport: Any, payload: bytes, timeout: float) -> bytes:
+    """Put an item in, and wait until it is done: an item has no answer."""
+    number = transport.put(payload.hex())
+    limit = monotonic() + timeout
+    while (found := transport.read(number)).state != "done":
+        if monotonic() > limit:
+            raise TimeoutError(f"the item is {found.state} after {timeout:g} s: {found.error or 'no error'}")
+        sleep(_LOOK_S)
+    return payload
 
 
 def _connected(transport: Transport, address: object, folder: Path, timeout: float) -> Any:

@@ -46,7 +46,7 @@ def _option_record(option: Option) -> dict[str, Any]:
 def show_parts() -> None:
     """Print a table for each corner, and one for broken plugins if there are any."""
     parts = installed_parts()
-    for kind in ("transport", "dispatcher", "handler"):
+    for kind in ("transport", "wrapper", "dispatcher", "handler"):
         rows = [row for part in parts if part.kind == kind for row in _rows(part)]
         show_table(f"{kind.capitalize()}s", _HEADER, rows)
     if broken := [part for part in parts if part.kind == "plugin"]:

@@ -15,11 +15,12 @@ from urllib.parse import quote
 from attrs import frozen
 
 from tricorn import names
-from tricorn.cli.client import NoClient, converse
-from tricorn.contracts import Transport
+from tricorn.cli.client import NoClient, converse, prepare_items
+from tricorn.contracts import Kind, Shape, Transport
 from tricorn.errors import ConfigurationError, IncompatibleParts, PluginConflict, PluginLoad, UnknownPlugin
 from tricorn.events import Event, JobFinished, JobRefused
 from tricorn.forking import fork_child
+from tricorn.handlers import Chunks, message
 from tricorn.importing import explain
 from tricorn.locations import HOST_AND_PORT, NOWHERE, PATH
 from tricorn.observe.escape import escape_error
@@ -44,11 +45,17 @@ class Trial:
     seconds: float = 0.0
 
 
+@message(Chunks())
+def _echo_chunks(chunk: object) -> object:
+    """For dispatchers that call no plain functions; an item has nobody to be answered."""
+    return chunk if isinstance(chunk, bytes) else None
+
+
 def trial_address(part: TransportPart, folder: Path) -> str | None:
     """An address that nobody else has: a free port of the loopback interface, a path in ``folder``; ``None`` if the
     part does not tell what its addresses look like."""
     if part.example is not None:
-        return f"{part.scheme}:{part.example}"
+        return f"{part.scheme}:{part.example.replace('{folder}', quote(os.fsencode(folder)))}"
     if part.locate is HOST_AND_PORT:
         return f"{part.scheme}://127.0.0.1:0"
     if part.locate is PATH:
@@ -81,9 +88,11 @@ def _attempt(text: str, dispatcher: str, folder: Path, timeout: float) -> tuple[
     server = None
     try:
         transport = names.transport(text)
-        server = Server(
-            transport, dispatcher, "echo", log=False, observers=[_complainer(troubles)], drain_timeout=DRAIN_S
-        )
+        if transport.kind is Kind.ITEM:
+            prepare_items(transport)
+        made = names.dispatcher(dispatcher)
+        handler = "echo" if Shape.FUNCTION in made.shapes else _echo_chunks
+        server = Server(transport, made, handler, log=False, observers=[_complainer(troubles)], drain_timeout=DRAIN_S)
         return SERVED, _serve_once(server, transport, folder, timeout)
     except IncompatibleParts as error:
         return REFUSED, str(error)

@@ -8,7 +8,15 @@ from logging import DEBUG, ERROR, INFO, WARNING
 from typing import Any
 
 from tricorn import events as facts
-from tricorn.errors import ConnectionLost, HandshakeError, Overloaded, PeerRefused, TransportError
+from tricorn.errors import (
+    AuthenticationError,
+    FramingError,
+    HandshakeError,
+    Overloaded,
+    PeerRefused,
+    RemoteError,
+    TransportError,
+)
 from tricorn.events import Event, Outcome, Status
 from tricorn.observe.escape import escape, escape_address, escape_error, escape_traceback
 
@@ -44,7 +52,24 @@ _LEVELS = {
 }
 
 #: Refusals that a peer, or many of them, can bring about at will.
-_ORDINARY = (PeerRefused, HandshakeError, ConnectionLost, Overloaded, ConnectionError)
+_ORDINARY = (AuthenticationError, FramingError, HandshakeError, Overloaded, PeerRefused, ConnectionError)
+#: ... and what the same, and those below them, are called when they come from another process.
+_ORDINARY_NAMES = frozenset(
+    {
+        "AuthenticationError",
+        "BrokenPipeError",
+        "ConnectionAbortedError",
+        "ConnectionError",
+        "ConnectionLost",
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+        "FramingError",
+        "HandshakeError",
+        "HandshakeTimeout",
+        "Overloaded",
+        "PeerRefused",
+    }
+)
 
 
 class LogObserver:
@@ -131,6 +156,9 @@ class LogObserver:
     def _job_finished(self, event: facts.JobFinished) -> None:
         outcome = event.outcome
         level = _LEVELS[outcome.status]
+        if outcome.status is Status.REFUSED:
+            self._tell_refusal(outcome)
+            return
         if outcome.status is not Status.FAILED or outcome.error is None:
             self._tell_outcome(level, outcome)
         elif isinstance(outcome.error, TransportError):
@@ -139,11 +167,13 @@ class LogObserver:
             self._tell_outcome(level, outcome, outcome.error)
 
     def _job_refused(self, event: facts.JobRefused) -> None:
-        error = event.outcome.error
-        if error is None or isinstance(error, _ORDINARY):
-            self._tell_outcome(INFO, event.outcome)
+        self._tell_refusal(event.outcome)
+
+    def _tell_refusal(self, outcome: Outcome) -> None:
+        if outcome.error is None or _is_ordinary(outcome.error):
+            self._tell_outcome(INFO, outcome)
         else:
-            self._tell_outcome(WARNING, event.outcome, error)
+            self._tell_outcome(WARNING, outcome, outcome.error)
 
     def _tell_outcome(self, level: int, outcome: Outcome, error: BaseException | None = None) -> None:
         if self.logger.isEnabledFor(level):
@@ -166,6 +196,11 @@ class LogObserver:
     def _worker_ended(self, event: facts.WorkerEnded) -> None:
         level = INFO if event.expected and not event.lost else WARNING
         self._write(level, "worker %d ended: %s; %d requests lost", event.pid, escape(event.reason), len(event.lost))
+
+
+def _is_ordinary(error: BaseException) -> bool:
+    """Also where it comes from another process, as text."""
+    return isinstance(error, _ORDINARY) or (isinstance(error, RemoteError) and error.kind in _ORDINARY_NAMES)
 
 
 def _reason(outcome: Outcome) -> str:

@@ -26,13 +26,14 @@ def check_dispatcher(
 
     ``factory``
         Makes a fresh dispatcher at each call.  It is served with every kind of request that it says it can serve:
-        connections and packets over the loopback interface, items of a source of the kit's own.
+        connections and packets over the loopback interface, items of a source of the kit's own.  One that does not
+        call functions must call coroutine functions.
     ``capacity``
         How many requests it must be able to run at once: the least of 2 and its ``concurrency`` unless you say so.  One
         that is made of a single process which serves one after the other needs ``capacity=1``.
     ``pause``
         How a handler waits for some seconds without holding up the others: `time.sleep`, or ``gevent.sleep`` and its
-        like where an event loop runs the handlers.
+        like where an event loop runs the handlers.  A coroutine handler waits with `asyncio.sleep`.
 
     ::
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from attrs import define, field
 
-from tricorn.contracts import Dispatcher, Kind
+from tricorn.contracts import Dispatcher, Kind, Shape
 from tricorn.events import DrainReport, JobFinished, Outcome, ServerClosed
 from tricorn.lifecycle import State
 from tricorn.server import Server
@@ -21,6 +21,7 @@ from tricorn.testing.bounds import expect, in_thread
 from tricorn.testing.callers import Caller, Exchange
 from tricorn.testing.leaks import no_leaks
 from tricorn.testing.obedient import LETTER, Obedient
+from tricorn.testing.obedient_coroutine import ObedientCoroutine
 from tricorn.testing.recorder import Recorder
 
 __all__ = ["Bench", "Session"]
@@ -31,7 +32,7 @@ class Session:
     """A server with the obedient handler on one kind of transport."""
 
     server: Server
-    handler: Obedient
+    handler: Obedient | ObedientCoroutine
     recorder: Recorder
     exchange: Exchange
     #: Requests that must be able to run at once.
@@ -143,7 +144,7 @@ class Bench:
             gate = os.path.join(folder, "gate")
             Path(gate).touch()
             try:
-                session = self._build(Obedient(gate, self.pause), options)
+                session = self._build(gate, options)
                 try:
                     if start:
                         session.server.start()
@@ -155,12 +156,14 @@ class Bench:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _build(self, handler: Obedient, options: dict[str, Any]) -> Session:
-        recorder, exchange = Recorder(), Exchange(self.kind)
+    def _build(self, gate: str, options: dict[str, Any]) -> Session:
+        recorder, exchange, dispatcher = Recorder(), Exchange(self.kind), self.factory()
+        blocking = Shape.FUNCTION in dispatcher.shapes
+        handler = Obedient(gate, self.pause) if blocking else ObedientCoroutine(gate, self.kind)
         token = LETTER.set("base")  # the server's base context is the one that it was built in
         try:
             server = Server(
-                exchange.transport(), self.factory(), handler,
+                exchange.transport(), dispatcher, handler,
                 observers=[recorder, *options.pop("observers", ())], log=False, max_connections=self.capacity,
                 **options,
             )  # fmt: skip

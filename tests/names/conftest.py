@@ -13,7 +13,7 @@ import pytest
 from tricorn import plugins
 from tricorn.contracts import Dispatcher, Kind, Transport
 from tricorn.locations import HOST_AND_PORT, NOWHERE, PATH
-from tricorn.parts import DispatcherPart, HandlerPart, TransportPart
+from tricorn.parts import DispatcherPart, HandlerPart, TransportPart, WrapperPart
 from tricorn.plugins import Catalogue, Offer, Origin
 
 if TYPE_CHECKING:
@@ -60,6 +60,36 @@ class Void(Transport):
     """No place at all."""
 
     kind: ClassVar[Kind] = Kind.STREAM
+
+    def listen(self):
+        return ()
+
+
+@attrs.frozen
+class Crate(Transport):
+    """Around another."""
+
+    kind: ClassVar[Kind] = Kind.STREAM
+    inner: Transport
+    wood: str = attrs.field(default="fir")
+    marks: tuple[str, ...] = ()
+
+    @wood.validator
+    def _is_wood(self, attribute, value):
+        if value == "sand":
+            raise ValueError("sand is no wood")
+
+    def listen(self):
+        return ()
+
+
+@attrs.frozen
+class Foil(Transport):
+    """Around another, with another name for it."""
+
+    kind: ClassVar[Kind] = Kind.STREAM
+    content: Transport
+    mode: int = 0
 
     def listen(self):
         return ()
@@ -129,6 +159,8 @@ def catalogue() -> Catalogue:
         TransportPart("net", Net, HOST_AND_PORT),
         TransportPart("file", File, PATH),
         TransportPart("void", Void, NOWHERE),
+        WrapperPart("crate", Crate),
+        WrapperPart("foil", Foil, inner="content"),
         DispatcherPart("one", One),
         DispatcherPart("many", Many),
         DispatcherPart("plain", Plain),

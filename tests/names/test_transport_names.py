@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import quote
 
 import attrs
@@ -111,9 +112,71 @@ def test_a_default_is_shown_as_it_is_usually_written() -> None:
 
 
 def test_a_wrapper_that_is_not_installed_is_named() -> None:
-    """``a+b`` is a wrapper around a transport, in a grammar that later releases fill."""
-    with pytest.raises(UnknownPlugin, match=r"no transport 'tls\+net': .*no wrapper 'tls' is installed to go around"):
+    """``a+b`` is a wrapper around a transport."""
+    with pytest.raises(
+        UnknownPlugin, match=r"no transport 'tls\+net': .*no wrapper 'tls' is installed; known: 'crate'"
+    ):
         transport("tls+net://h:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "crate+net://h:1?wood=oak&backlog=5&marks=a,b",
+            {"wood": "oak", "marks": ("a", "b"), "inner": {"host": "h", "port": 1, "backlog": 5}},
+        ),
+        ("crate+void:?marks=", {"wood": "fir", "marks": (), "inner": {}}),
+        ("FOIL+Net://h:1", {"mode": 0, "content": {"host": "h"}}),
+        (
+            "foil+crate+file:/x?crate.wood=oak&owner=me",
+            {"content": {"wood": "oak", "marks": (), "inner": {"path": "/x", "mode": 0o600, "owner": "me"}}},
+        ),
+        ("foil+file:/x?foil.mode=1&file.mode=2", {"mode": 1, "content": {"mode": 2}}),
+    ],
+)
+def test_wrappers_are_written_from_the_outermost_on(text: str, expected: dict[str, Any]) -> None:
+    """The options of all layers stand in one query, told apart by their names, or with the layer's name in front."""
+    found = attrs.asdict(transport(text))
+    for name, value in expected.items():
+        assert {**found[name], **value} == found[name] if isinstance(value, dict) else found[name] == value
+
+
+def test_an_option_that_both_have_is_written_with_its_owner() -> None:
+    """Never guessed."""
+    with pytest.raises(
+        ConfigurationError, match=r"'mode' of transport 'foil\+file' is ambiguous; write 'foil.mode' or"
+    ):
+        transport("foil+file:/x?mode=1")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("crate+net://h:1?wod=oak", r"transport 'crate\+net' has no option 'wod'; .*did you mean 'wood'\?"),
+        ("crate+net://h:1?inner=x", r"has no option 'inner'"),
+        ("crate+net://h:1?crate.host=x", r"wrapper 'crate' has no option 'host'"),
+        ("crate+net://h:1?wood=sand", r"wrapper 'crate': sand is no wood"),
+        ("crate+crate+net://h:1", r"has 'crate' twice"),
+        ("crate+net", r"the location is missing"),
+        ("crate+", r"no transport '' is installed"),
+        ("+net://h:1", r"no wrapper '' is installed"),
+        ("net+crate://h:1", r"no wrapper 'net' is installed.*'net' is a transport"),
+        ("crate://h:1", r"no transport 'crate' is installed.*'crate' is a wrapper"),
+    ],
+)
+def test_what_is_wrong_with_a_wrapped_transport_is_told(text: str, said: str) -> None:
+    """With the layer it is in."""
+    with pytest.raises(ConfigurationError, match=f"(?s){said}"):
+        transport(text)
+
+
+def test_a_password_is_not_repeated_in_messages() -> None:
+    """It would end up in a log."""
+    with pytest.raises(ConfigurationError) as caught:
+        transport("crate+net://h?wood=oak&password=hunter2")
+    assert "hunter2" not in str(caught.value)
+    assert "password=..." in str(caught.value)
 
 
 @given(st.ip_addresses(), st.integers(0, 65535), st.integers(0))

@@ -69,8 +69,8 @@ def acme(install):
             "name 'Wheel!' is not one: a small letter, then small letters, digits, - and .",
         ),
         (
-            "        @hookimpl\n        def tricorn_transports(): yield TransportPart('tls+x', Transport)",
-            "scheme 'tls+x' is not one",
+            "        @hookimpl\n        def tricorn_transports(): yield TransportPart('tls+', Transport)",
+            "scheme 'tls+' is not one",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_hook_of_a_later_release_may_be_marked_optional(acme) -> None:
     acme(
         """
         @hookimpl(optionalhook=True)
-        def tricorn_wrappers(): ...
+        def tricorn_condiments(): ...
         """
     )
     assert not catalogue().failures

@@ -176,7 +176,7 @@ def test_repr() -> None:
     """It shows its parts and its state."""
     server = Server(LOCAL, ThreadPool(3), echo)
     assert "TCP(host='127.0.0.1'" in repr(server)
-    assert "ThreadPool(workers=3)" in repr(server)
+    assert "ThreadPool(workers=3, " in repr(server)
     assert repr(server).endswith(": new>")
     server.close()
     assert repr(server).endswith(": closed>")

@@ -1,0 +1,337 @@
+"""What stands between a connection and an asyncio loop: its socket there, and the protocols on its transport.
+
+A dispatcher puts a `Link` on each connection's transport.  Everything here belongs to the loop's thread, but for what
+`LoopSocket` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket as _sockets
+from collections.abc import Callable
+from contextlib import nullcontext
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from tricorn.connection import Connection
+from tricorn.errors import ConnectionLost, StateError
+from tricorn.peer_socket import REPLY_GRACE_S, SILENCE_S, kernel_shutdown
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from tricorn.contracts import Job
+
+__all__ = ["Link", "LoopSocket", "StreamLink", "enter_loop"]
+
+#: Seconds between two looks at a TLS peer that was told the end and does not answer; the second one ends it.
+GOODBYE_S = 0.25
+
+
+class LoopSocket(_sockets.socket):
+    """Where the descriptor lives while a transport of the loop uses it.
+
+    The transport gives it up when it likes, by `close` or `detach`; both take the connection's lock, so that
+    `Connection.abort` of another thread never meets a descriptor that has a new owner.
+    """
+
+    lock: AbstractContextManager[Any] = nullcontext()
+    #: The server is stopping; the loop looks after its connections by itself.
+    draining: bool = False
+    #: The last error that is the peer's.
+    fault: BaseException | None = None
+    has_files = False
+
+    def drain(self) -> None:
+        """Note it; safe from any thread."""
+        self.draining = True
+
+    def close(self) -> None:
+        """`socket.socket.close`."""
+        with self.lock:
+            super().close()
+
+    def detach(self) -> int:
+        """`socket.socket.detach`."""
+        with self.lock:
+            return super().detach()
+
+
+def enter_loop(connection: Connection) -> LoopSocket:
+    """Put the descriptor of ``connection``, which is not open yet, into a `LoopSocket`, and make it non-blocking.
+
+    Raises `~tricorn.errors.StateError` where urgent bytes are refused or delivered, which a transport would not do.
+    """
+    policy = getattr(connection.socket, "urgent_policy", "ignore")
+    if policy != "ignore":
+        raise StateError(f"an asyncio loop does not keep to urgent={policy!r}; use urgent='ignore', or a thread")
+    with connection._lock:
+        old = connection.socket
+        connection.socket = sock = LoopSocket(old.family, old.type, old.proto, old.detach())
+        sock.lock = connection._lock
+        sock.draining = getattr(old, "draining", False)
+    sock.setblocking(False)
+    return sock
+
+
+class Link(asyncio.Protocol):
+    """One connection on the loop, from its transport to its end; ``ended`` is called when the peer has seen that."""
+
+    transport: Any = None
+    #: What its handler, or the peer, ended it with.
+    error: BaseException | None = None
+    #: The handler is done with it.
+    over = False
+    #: The transport has let go of the descriptor.
+    gone = False
+
+    def __init__(self, job: Job, ended: Callable[[Link], None]) -> None:
+        self.job = job
+        connection: Any = job.request
+        self.connection = connection
+        self.sock: LoopSocket = connection.socket
+        self.encrypted = connection.tls is not None
+        self._ended = ended
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open, encrypted too if it is to be."""
+        self.transport = transport
+        try:
+            if self.encrypted:
+                self.connection.opened_by(transport.get_extra_info("ssl_object"))
+            self.job.authenticate()
+            self.opened()
+        except BaseException as error:
+            self.finish(error)
+
+    def opened(self) -> None:
+        """The peer may come in."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more goes in or out; ``exc`` if that is the network's doing."""
+        self.gone = True
+        if isinstance(exc, OSError) and self.sock.fault is None:
+            self.sock.fault = exc
+        if self.over:
+            if self.error is None and (not self.encrypted or isinstance(exc, TimeoutError)):
+                self.error = exc  # not everything was sent.  TLS: a reset is how peers leave that heard our goodbye
+            self._report()
+        else:
+            self.cut(exc)
+
+    def cut(self, error: Exception | None) -> None:
+        """It was lost before the handler was done."""
+
+    def finish(self, error: BaseException | None) -> None:
+        """The handler is done: send what is to be sent, and close."""
+        if self.over:
+            return
+        self.over, self.error = True, error
+        if self.gone:
+            self._report()
+        else:
+            self.transport.close()
+            if self.encrypted:
+                asyncio.get_running_loop().call_later(GOODBYE_S, self._part, False)
+
+    def _part(self, sent: bool) -> None:
+        """Do not wait for a peer that has everything and does not answer our ``close_notify``."""
+        if self.gone:
+            return
+        if sent:
+            self.transport.abort()
+            return
+        sent = not self.transport.get_write_buffer_size()  # of our side of the encryption
+        asyncio.get_running_loop().call_later(GOODBYE_S, self._part, sent)
+
+    def _report(self) -> None:
+        # Only after this turn has the transport closed the descriptor, and the peer is to see the end first.
+        asyncio.get_running_loop().call_soon(self._ended, self)
+
+    def forget(self) -> None:
+        """Somebody else ends the job."""
+        self._ended = lambda link: None
+
+    def abort(self) -> None:
+        """Cut it off."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def look(self, now: float) -> None:
+        """The server is stopping: end the input if nothing is under way.  Called again and again."""
+
+
+class StreamLink(Link):
+    """Bytes for a coroutine: what has arrived and was not taken, and the notes of `tricorn.peer_socket.Tracked`."""
+
+    def __init__(self, job: Job, ended: Callable[[Link], None], read_ahead: int, high_water: int) -> None:
+        super().__init__(job, ended)
+        self.buffer = bytearray()
+        #: The end of the input has come.
+        self.ended = False
+        self._read_ahead, self._high_water = read_ahead, high_water
+        self._reader: asyncio.Future[None] | None = None
+        self._writers: list[asyncio.Future[None]] = []
+        self._held = self._full = self._closed = False
+        # Notes: see `Tracked`.
+        self._engaged = False
+        self._receipts = self._boundaries = 0
+        self._receipts_seen = (-1, 0.0)
+        self._sent_at = float("-inf")
+
+    # -- what the transport tells
+
+    def opened(self) -> None:
+        """Ready for the handler."""
+        self.transport.set_write_buffer_limits(high=self._high_water)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep it for the handler; hold further input back where it does not come for what there is."""
+        self.buffer += data
+        self._engaged = True
+        self._receipts += 1
+        if self._reader is not None:
+            _wake(self._reader)
+        elif len(self.buffer) >= self._read_ahead:
+            self._hold()
+
+    def eof_received(self) -> bool:
+        """The input is over; the output is not, unless it is encrypted."""
+        self._end_of_input()
+        return not self.encrypted
+
+    def pause_writing(self) -> None:
+        """The peer does not take what was sent: whoever sends waits."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._full = False
+        self._wake_writers()
+
+    def cut(self, error: Exception | None) -> None:
+        """Whoever waits is told."""
+        self._end_of_input()
+        self._wake_writers()
+
+    def _end_of_input(self) -> None:
+        self.ended = True
+        if self._reader is not None:
+            _wake(self._reader)
+
+    def _wake_writers(self) -> None:
+        for waiting in self._writers:
+            _wake(waiting)
+
+    def _hold(self) -> None:
+        if not self._held and not self.transport.is_closing():
+            self._held = True
+            self.transport.pause_reading()
+
+    def _release(self) -> None:
+        if self._held:
+            self._held = False
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    # -- what the handler asks for
+
+    async def more(self) -> None:
+        """Wait until something arrives, or the end.  May be cancelled; nothing is lost."""
+        if self._reader is not None:
+            raise StateError("another coroutine receives from this connection already")
+        if self.buffer:
+            self._engaged = True
+        elif self.sock.draining and not self._engaged:
+            self._come_to_a_boundary()
+            if self.ended:
+                return
+        self._reader = asyncio.get_running_loop().create_future()
+        self._release()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    def take(self, size: int) -> bytes:
+        """At most ``size`` bytes of what has arrived."""
+        self._engaged = True
+        if size >= len(self.buffer):
+            data = bytes(self.buffer)
+            self.buffer.clear()
+        else:
+            with memoryview(self.buffer) as view:
+                data = bytes(view[:size])
+            del self.buffer[:size]
+        if self._held and len(self.buffer) < self._read_ahead:
+            self._release()
+        return data
+
+    async def send(self, data: bytes) -> None:
+        """Hand it to the transport, and wait while that has more than ``high_water`` bytes."""
+        self._check_sendable()
+        self._engaged = False
+        self._sent_at = monotonic()
+        self.transport.write(data)
+        if self._full:
+            while self._full and not self.gone:
+                await self._wait_in(self._writers)
+            self._check_sendable()
+
+    def _check_sendable(self) -> None:
+        if self._closed:
+            raise StateError("send(): the connection is closed")
+        if not self.gone and not self.transport.is_closing():
+            return
+        if self.sock.fault is None:
+            self.sock.fault = ConnectionLost("the connection was lost")
+        raise self.sock.fault
+
+    async def closed(self) -> None:
+        """Wait until the transport has let go."""
+        self._closed = True
+        self.transport.close()
+        while not self.gone:
+            await self._wait_in(self._writers)
+
+    async def _wait_in(self, queue: list[asyncio.Future[None]]) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        queue.append(waiting)
+        try:
+            await waiting
+        finally:
+            queue.remove(waiting)
+
+    # -- draining
+
+    def look(self, now: float) -> None:
+        """As `Tracked.drain`: see there for what is idle."""
+        self.sock.draining = True
+        if self._reader is None or self.gone:
+            return
+        if not self._engaged:
+            self._boundaries = max(1, self._boundaries)
+            if now - self._sent_at >= REPLY_GRACE_S:
+                self._end_input()
+        elif self._receipts != self._receipts_seen[0]:
+            self._receipts_seen = (self._receipts, now)
+        elif now - self._receipts_seen[1] >= SILENCE_S:
+            self._end_input()
+
+    def _come_to_a_boundary(self) -> None:
+        self._boundaries += 1
+        if self._boundaries > 1 or self._sent_at < 0:
+            self._end_input()
+
+    def _end_input(self) -> None:
+        """What has arrived is still read, and then the end.  Encrypted, there is no way to end one direction below."""
+        if self.encrypted:
+            self._hold()
+            self._end_of_input()
+        else:
+            kernel_shutdown(self.sock.fileno(), _sockets.SHUT_RD)
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
