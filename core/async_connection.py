@@ -10,11 +10,12 @@ from attrs import define
 
 from tricorn.async_link import StreamLink
 from tricorn.connection import Credentials
+from tricorn.contracts import Job
 from tricorn.datagram import REPLY_WAIT_S, Datagram
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError, StateError
 
-__all__ = ["AsyncConnection", "AsyncDatagram"]
+__all__ = ["AsyncConnection", "AsyncDatagram", "serve_item"]
 
 #: Longest line, and bytes up to a delimiter, unless the call says otherwise.
 MAX_LENGTH = 65_536
@@ -171,11 +172,13 @@ class AsyncConnection:
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Line after line, as `readline`."""
-        return self._lines()
+        return self
 
-    async def _lines(self) -> AsyncIterator[bytes]:
-        while line := await self.readline():
-            yield line
+    async def __anext__(self) -> bytes:
+        line = await self._read_to(b"\n", MAX_LENGTH, unterminated=True)
+        if not line:
+            raise StopAsyncIteration
+        return line
 
     async def chunks(self, n: int = 65536) -> AsyncIterator[bytes]:
         """Whatever arrives, in pieces of at most ``n`` bytes, as `recv`."""
@@ -200,7 +203,10 @@ class AsyncConnection:
 
         Raises what the network did to the connection, `~tricorn.errors.StateError` after `close`.
         """
-        await self._link.send(data if type(data) is bytes else bytes(data))
+        link = self._link
+        link.send(data if type(data) is bytes else bytes(data))
+        if link.full:
+            await link.drained()
 
     async def send_eof(self) -> None:
         """Tell the peer that nothing more comes; receiving goes on.
@@ -259,3 +265,15 @@ class AsyncDatagram:
             pause = min(2 * pause, 0.05)
         self.datagram.fault = TimeoutError(f"no room for the reply to {self.peer!r} within {REPLY_WAIT_S} s")
         raise self.datagram.fault
+
+
+async def serve_item(job: Job) -> None:
+    """Serve an item to its end.  It is opened and finished on a thread: its source, a database perhaps, is asked then,
+    and may keep us waiting."""
+    error: BaseException | None = None
+    try:
+        await asyncio.to_thread(job.request.open, Deadline(None))
+        await job.handle(job.request)
+    except BaseException as trouble:
+        error = trouble
+    await asyncio.to_thread(job.end, error)

@@ -166,13 +166,16 @@ class StreamLink(Link):
 
     def __init__(self, job: Job, ended: Callable[[Link], None], read_ahead: int, high_water: int) -> None:
         super().__init__(job, ended)
+        self._loop = asyncio.get_running_loop()
         self.buffer = bytearray()
         #: The end of the input has come.
         self.ended = False
         self._read_ahead, self._high_water = read_ahead, high_water
         self._reader: asyncio.Future[None] | None = None
         self._writers: list[asyncio.Future[None]] = []
-        self._held = self._full = self._closed = False
+        self._held = self._closed = False
+        #: The peer has not taken enough of what was sent.
+        self.full = False
         # Notes: see `Tracked`.
         self._engaged = False
         self._receipts = self._boundaries = 0
@@ -190,8 +193,9 @@ class StreamLink(Link):
         self.buffer += data
         self._engaged = True
         self._receipts += 1
-        if self._reader is not None:
-            _wake(self._reader)
+        reader = self._reader
+        if reader is not None and not reader.done():
+            reader.set_result(None)
         elif len(self.buffer) >= self._read_ahead:
             self._hold()
 
@@ -202,11 +206,11 @@ class StreamLink(Link):
 
     def pause_writing(self) -> None:
         """The peer does not take what was sent: whoever sends waits."""
-        self._full = True
+        self.full = True
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._full = False
+        self.full = False
         self._wake_writers()
 
     def cut(self, error: Exception | None) -> None:
@@ -236,22 +240,18 @@ class StreamLink(Link):
 
     # -- what the handler asks for
 
-    async def more(self) -> None:
-        """Wait until something arrives, or the end.  May be cancelled; nothing is lost."""
-        if self._reader is not None:
+    def more(self) -> asyncio.Future[None]:
+        """Done when something arrives, or the end.  May be cancelled; nothing is lost."""
+        if self._reader is not None and not self._reader.done():
             raise StateError("another coroutine receives from this connection already")
+        self._reader = reader = self._loop.create_future()
         if self.buffer:
             self._engaged = True
         elif self.sock.draining and not self._engaged:
             self._come_to_a_boundary()
-            if self.ended:
-                return
-        self._reader = asyncio.get_running_loop().create_future()
-        self._release()
-        try:
-            await self._reader
-        finally:
-            self._reader = None
+        if self._held:
+            self._release()
+        return reader
 
     def take(self, size: int) -> bytes:
         """At most ``size`` bytes of what has arrived."""
@@ -267,22 +267,24 @@ class StreamLink(Link):
             self._release()
         return data
 
-    async def send(self, data: bytes) -> None:
-        """Hand it to the transport, and wait while that has more than ``high_water`` bytes."""
-        self._check_sendable()
+    def send(self, data: bytes) -> None:
+        """Hand it to the transport; if that is `full` then, wait for `drained`."""
+        if self._closed or self.gone or self.transport.is_closing():
+            self._raise_unsendable()
         self._engaged = False
         self._sent_at = monotonic()
         self.transport.write(data)
-        if self._full:
-            while self._full and not self.gone:
-                await self._wait_in(self._writers)
-            self._check_sendable()
 
-    def _check_sendable(self) -> None:
+    async def drained(self) -> None:
+        """Wait while the transport has more than ``high_water`` bytes."""
+        while self.full and not self.gone:
+            await self._wait_in(self._writers)
+        if self.gone:
+            self._raise_unsendable()
+
+    def _raise_unsendable(self) -> None:
         if self._closed:
             raise StateError("send(): the connection is closed")
-        if not self.gone and not self.transport.is_closing():
-            return
         if self.sock.fault is None:
             self.sock.fault = ConnectionLost("the connection was lost")
         raise self.sock.fault
@@ -307,7 +309,7 @@ class StreamLink(Link):
     def look(self, now: float) -> None:
         """As `Tracked.drain`: see there for what is idle."""
         self.sock.draining = True
-        if self._reader is None or self.gone:
+        if self._reader is None or self._reader.done() or self.gone:
             return
         if not self._engaged:
             self._boundaries = max(1, self._boundaries)

@@ -10,14 +10,16 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from time import monotonic, sleep
+from typing import Protocol
 
 from attrs import define
 
 from tricorn.errors import ConfigurationError, StateError
 
-__all__ = ["Child", "admit_termination", "check_platform", "fork_child", "refuse_if_threaded"]
+__all__ = ["Child", "admit_termination", "check_platform", "fork_child", "refuse_if_threaded", "retire_before_forks"]
 
 _PR_SET_PDEATHSIG = 1
 #: Exit status of a child in which our own code failed: EX_SOFTWARE of sysexits.h.
@@ -46,12 +48,30 @@ def _started_threads() -> int:
     return sum(not isinstance(thread, threading._DummyThread) for thread in threading.enumerate())
 
 
+class Retiring(Protocol):
+    """The owner of a thread of ours that comes and goes."""
+
+    def retire(self) -> None:
+        """End the thread now if it has nothing to do."""
+        ...
+
+
+_retiring: weakref.WeakSet[Retiring] = weakref.WeakSet()
+
+
+def retire_before_forks(owner: Retiring) -> None:
+    """Call ``owner.retire()`` before this process is looked at for threads."""
+    _retiring.add(owner)
+
+
 def refuse_if_threaded(what: str) -> None:
     """Raise `~tricorn.errors.StateError` if this process has a second thread.
 
     A child inherits every lock that another thread happens to hold, and nobody in the child will release it: in
     a test, 17 to 20 of 45 children hung for ever on a lock of the application.
     """
+    for owner in list(_retiring):
+        owner.retire()
     count = _count_threads()
     limit = monotonic() + LEAVING_S
     while count > 1 and _started_threads() == 1 and monotonic() < limit:

@@ -11,6 +11,7 @@ import os
 import socket
 from array import array
 from io import FileIO
+from itertools import count
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -47,11 +48,12 @@ class Redeemer(Protocol):
 
 
 _RESTORERS: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_numbers = count(1)
 
 
 def restorable(restorer: Restorer | Redeemer) -> int:
     """The number by which processes that are forked from now on know ``restorer``, for ``restorers`` of a request."""
-    number = max(_RESTORERS, default=0) + 1
+    number = next(_numbers)
     _RESTORERS[number] = restorer
     return number
 

@@ -51,9 +51,10 @@ def peek(request: Request, n: int, timeout: float = 0.0) -> bytes:
 
     A connection: what has arrived, ``b""`` if nothing has or the peer's end has come.  With a ``timeout``, in seconds,
     it waits for the first byte, and everybody else waits with it: leave that to ``Route(peek=...)``.  Before a
-    connection is opened these are the bytes on the wire, so under TLS those of the handshake; afterwards TLS has no
-    way to peek.  A datagram: its data.  An item: its value, if that is bytes; `TypeError` for another, which
-    you find in ``item.value``.  Never raises for what the peer does: its reset is left for the handler to meet.
+    connection is opened these are the bytes on the wire, so under TLS those of the handshake; afterwards they are
+    what the handler would receive.  A datagram: its data.  An item: its value, if that is bytes; `TypeError` for
+    another, which you find in ``item.value``.  Never raises for what the peer does: its reset is left for the handler
+    to meet.
     """
     held: Any = request
     if request.kind is Kind.DATAGRAM:
@@ -61,9 +62,11 @@ def peek(request: Request, n: int, timeout: float = 0.0) -> bytes:
     if request.kind is Kind.ITEM:
         return _beginning(held.value, n)
     sock = held.socket
-    if timeout > 0 and not available(request):
+    there = available(request) or held.buffered()
+    if timeout > 0 and not there:
         _wait(sock, timeout)
-    if n <= 0 or not available(request):
+        there = available(request)
+    if n <= 0 or not there:
         return b""
     return _look(sock, n)
 

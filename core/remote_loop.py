@@ -65,7 +65,8 @@ class RemoteLoop:
         self._max, self._pipeline = max_in_flight, pipeline
         self._poller = make_poller()
         self._wakeup = WakeUp()
-        self._table = PeerTable(self._poller, limits, self._opened, self._received, self._input_ended)
+        self._table = PeerTable(self._poller, limits, self._opened, self._received, self._input_ended, self._has_room)
+        self._table.with_inbox = True
         self._table.shared = carrier.shares_descriptors
         self._table.with_inbox = True
         self._callbacks: dict[int, Callable[[], None]] = {}
@@ -204,7 +205,7 @@ class RemoteLoop:
             self._sendable = (handler, self._carrier.admit(handler))
         request: Any = job.request
         origin = Origin(request.peer, getattr(request, "identity", None))
-        inbox = deque() if peer is None else peer.inbox
+        inbox = peer.inbox if peer is not None and isinstance(peer.inbox, deque) else deque()
         return Party(job, context, conversation, self._sendable[1], origin, inbox, peer)
 
     # -- what the table tells
@@ -221,7 +222,7 @@ class RemoteLoop:
         party: Party = peer.context
         conversation = peer.conversation
         messages = conversation.decode(data)
-        peer.inbox.extend(messages)
+        party.inbox.extend(messages)
         if conversation.idle:
             peer.since, peer.begun = self._table.now, False
         elif messages or not peer.begun:  # the clock of a message runs from its first byte, not from its last
@@ -235,7 +236,7 @@ class RemoteLoop:
     def _input_ended(self, peer: Peer) -> None:
         party: Party = peer.context
         if not party.ended:
-            peer.inbox.extend(peer.conversation.decode(b""))
+            party.inbox.extend(peer.conversation.decode(b""))
             self._end_input(party)
 
     def _end_input(self, party: Party) -> None:
@@ -246,7 +247,13 @@ class RemoteLoop:
 
     # -- going out
 
+    def _has_room(self, peer: Peer) -> None:
+        """It has taken its output."""
+        self._queue(peer.context)
+
     def _queue(self, party: Party) -> None:
+        if party.peer is not None and self._table.is_full(party.peer):
+            return  # until it has room
         if party.inbox and not party.queued and len(party.tickets) < self._pipeline:
             party.queued = True
             self._ready.append(party)
@@ -291,7 +298,7 @@ class RemoteLoop:
         """Send the next, or read on if there is none."""
         self._queue(party)
         peer = party.peer
-        if peer is not None and peer.held and not (peer.inbox or party.ended):
+        if peer is not None and peer.held and not (party.inbox or party.ended):
             self._table.hold(peer, held=False)
 
     # -- coming back

@@ -14,13 +14,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import Any
 
 from attrs import define, field, frozen
 
 from tricorn.errors import IncompatibleParts, RemoteError
+from tricorn.wakeup import wait_readable
 
 __all__ = ["Answer", "Named", "Origin", "attend_parent", "packed", "refuse_state", "work"]
 
@@ -155,10 +156,16 @@ def attend_parent() -> None:
     """For a worker process of our own: it ends when its parent does, by whatever cause, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.sentinel is not None:  # loky's has none
-        threading.Thread(target=_end_with, args=(parent,), name="tricorn-parent", daemon=True).start()
+    wait: Callable[[], object]
+    if parent is not None and parent.sentinel is not None:
+        wait = parent.join
+    elif hasattr(os, "pidfd_open"):  # loky's: a direct child
+        wait = partial(wait_readable, os.pidfd_open(os.getppid()), None)
+    else:
+        return
+    threading.Thread(target=_end_after, args=(wait,), name="tricorn-parent", daemon=True).start()
 
 
-def _end_with(parent: Any) -> None:
-    parent.join()
+def _end_after(wait: Callable[[], object]) -> None:
+    wait()
     os._exit(0)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from attrs import define, field
 
-from tricorn.async_connection import AsyncConnection, AsyncDatagram
+from tricorn.async_connection import AsyncConnection, AsyncDatagram, serve_item
 from tricorn.async_link import Link, StreamLink, enter_loop
 from tricorn.checks import optional, whole_number
 from tricorn.contracts import Dispatcher, Intake, Job, Kind, Shape
@@ -243,8 +243,14 @@ class _Running:
 
     async def _serve_whole(self, job: Job) -> None:
         request: Any = job.request
-        whole = AsyncDatagram(request, job.id) if request.kind is Kind.DATAGRAM else request
-        self._end(job, await self._outcome_of(job, whole))
+        if request.kind is not Kind.ITEM:
+            self._end(job, await self._outcome_of(job, AsyncDatagram(request, job.id)))
+            return
+        try:
+            await serve_item(job)
+        finally:
+            self._forget(job)
+            self._stop_if_over()
 
     # -- streams
 

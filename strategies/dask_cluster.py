@@ -223,7 +223,7 @@ class _Cluster:
         try:
             await asyncio.wait_for(self._look(), patience)
         except (OSError, TimeoutError) as error:
-            raise self._lost(error or "it does not answer") from error
+            raise self._lost(str(error) or "it does not answer") from error
         self._second_look = self._asyncio.call_later(SECOND_LOOK_S, self._look_soon)
 
     def _look_soon(self) -> None:
@@ -352,11 +352,12 @@ def _heed(done: asyncio.Future[Any]) -> None:
 
 
 async def _connected(address: str, patience: float) -> Any:
-    from distributed import Client
+    import distributed
 
     client: Any = None
+    make: Any = distributed.Client
     try:
-        client = Client(address, timeout=patience, set_as_default=False, name="tricorn", asynchronous=True)
+        client = make(address, timeout=patience, set_as_default=False, name="tricorn", asynchronous=True)
         return await client
     except (OSError, ValueError, TypeError) as error:  # what it raises for an address that is none
         if client is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from concurrent import futures
 from contextvars import Context
@@ -176,6 +177,8 @@ class _Desk:
         self._make: Callable[[], Any] | None = None
         if self._pool is None:
             self._make = given if given is not None else lambda: _MAKERS[options.kind](options.workers)  # type: ignore[assignment]
+        #: How many workers a pool of our own kind has.
+        self._own = options.workers if given is None else 0
         #: Those that we made and have to end.
         self._made: list[Any] = []
 
@@ -186,9 +189,20 @@ class _Desk:
         if handler is not None:
             self.admit(handler)
         try:
-            pool.submit(os.getpid)
+            self._wake(pool)
         except RuntimeError as error:
             raise self._unusable(error) from error
+
+    def _wake(self, pool: futures.Executor) -> None:
+        """Have its processes started, where they are ours out of reach of Ctrl-C: that is the parent's business."""
+        mask = getattr(signal, "pthread_sigmask", None) if self._own else None
+        before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask is not None else None
+        try:
+            for _ in range(self._own or 1):
+                pool.submit(os.getpid)
+        finally:
+            if mask is not None:
+                mask(signal.SIG_SETMASK, before)
 
     def _make_pool(self) -> Any:
         assert self._make is not None
@@ -233,7 +247,9 @@ class _Desk:
         old = self._made.pop()
         _end_pool(old, force=True, wait=False)
         try:
-            self._check_fork(self._make_pool())
+            pool = self._make_pool()
+            self._check_fork(pool)
+            self._wake(pool)
         except Exception as error:
             self.failure = error
             raise

@@ -23,6 +23,25 @@ def nothing_left_behind() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def libuv_is_ready() -> None:
+    """libuv opens a pipe for the whole process with its first loop, and keeps it."""
+    try:
+        import uvloop
+    except ImportError:
+        return
+    uvloop.new_event_loop().close()
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest, libuv_is_ready: None) -> str:
+    """The name of each kind of asyncio loop."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop", reason="the extra 'uvloop' is not installed")
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
 def script(nothing_left_behind: None, tmp_path: Any) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a Python program from its text, with pipes for all three streams; it is killed at the end of the test.

@@ -1,4 +1,4 @@
-"""examples/one_handler.py: the same handler over every transport and under every dispatcher, by changing one argument."""
+"""One handler over every transport and under every dispatcher: examples/one_handler.py, by changing one argument."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def test_the_example_runs(authority: Any, tmp_path: Path, kind: str) -> None:
     """As its docstring says, until SIGTERM."""
     folder, context = authority
     location = TRANSPORTS[kind].format(folder=folder if kind == "tls" else tmp_path)
-    with subprocess.Popen([sys.executable, EXAMPLE, location, "selector"], stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, EXAMPLE, location, "selector"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             address = eval(process.stdout.readline().removeprefix("Serving on ").partition(" with ")[0])  # noqa: S307

@@ -109,7 +109,7 @@ class PostgresDatabase(Database):
 def _advised(error: SourceUnavailable, table: str) -> SourceUnavailable:
     state = getattr(error.__cause__, "sqlstate", None)
     if state in ("42P01", "3F000"):  # undefined_table, invalid_schema_name
-        return SourceUnavailable(f"it has no table '{table}'; create() makes one", errno=errno.ENOENT)
+        return SourceUnavailable(f"it has no table '{table}'; Table.create() makes one", errno=errno.ENOENT)
     if state == "42703":  # undefined_column
         return SourceUnavailable(f"table '{table}': {error}; create_sql() shows what is needed", errno=errno.EINVAL)
     if state == "42501":  # insufficient_privilege

@@ -7,10 +7,14 @@ import threading
 from time import monotonic
 from typing import Protocol
 
+from tricorn.forking import retire_before_forks
+
 __all__ = ["Renewable", "Renewals"]
 
 #: Seconds until the next try where a renewal failed.
 AGAIN_S = 0.5
+#: Seconds that an idle thread gets to end.
+LEAVING_S = 0.5
 
 
 class Renewable(Protocol):
@@ -24,8 +28,8 @@ class Renewable(Protocol):
 class Renewals:
     """Calls `Renewable.extend` of each of its members every ``interval`` seconds, on one thread.
 
-    The thread starts with the first member, and ends after an interval without any: a process that forks has none
-    unless handlers run in it.  `add` and `remove` are safe from any thread.
+    The thread starts with the first member, and ends after an interval without any, or when a fork is near
+    (`tricorn.forking`).  `add` and `remove` are safe from any thread.
     """
 
     def __init__(self, interval: float) -> None:
@@ -34,6 +38,8 @@ class Renewals:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._retired = False
+        retire_before_forks(self)
 
     def add(self, member: Renewable) -> None:
         """Renew it from now on; the first time an interval from now."""
@@ -42,6 +48,7 @@ class Renewals:
                 return
             self._due[member] = monotonic() + self._interval
             if self._thread is None:
+                self._retired = False
                 self._thread = threading.Thread(target=self._work, name="tricorn-lease", daemon=True)
                 self._thread.start()
 
@@ -59,7 +66,7 @@ class Renewals:
     def _next(self) -> list[Renewable] | None:
         """Those that are due, once there are some; ``None`` if there is nobody left to wait for."""
         with self._changed:
-            while not self._closed:
+            while not self._closed and not (self._retired and not self._due):
                 now = monotonic()
                 due = [member for member, at in self._due.items() if at <= now]
                 if due:
@@ -81,6 +88,18 @@ class Renewals:
                     del self._due[member]
                 else:
                     self._due[member] = monotonic() + pause
+
+    def retire(self) -> None:
+        """End the thread if nothing is held just now; the next member starts another."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            return
+        with self._changed:
+            if self._due:
+                return
+            self._retired = True
+            self._changed.notify_all()
+        thread.join(LEAVING_S)
 
     def close(self) -> None:
         """End the thread, and wait for it; nothing is renewed any more."""

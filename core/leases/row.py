@@ -208,10 +208,10 @@ class TableRow(Item):
         try:
             if self._over:
                 return
-            if not self._begun:
-                self._return()
-            elif error is None:
+            if error is None:
                 self._ack_or_fail()
+            elif not self._begun:
+                self._return()
             else:
                 self._fail(error)
         finally:

@@ -87,7 +87,7 @@ class SqliteDatabase(Database):
         if sqlite3.sqlite_version_info < OLDEST:
             raise SourceUnavailable(f"sqlite {sqlite3.sqlite_version} is too old; 3.35 or later is needed")
         if not os.path.exists(self.path):
-            raise SourceUnavailable("there is no such file; create() makes it, and the table", errno=errno.ENOENT)
+            raise SourceUnavailable("there is no such file; Table.create() makes it, and the table", errno=errno.ENOENT)
         session = self._open(PATIENCE_S)
         try:
             session.run(self.statements.look)
@@ -108,7 +108,7 @@ class SqliteDatabase(Database):
 def _advised(error: SourceUnavailable, table: str) -> SourceUnavailable:
     text = str(error)
     if "no such table" in text:
-        return SourceUnavailable(f"it has no table '{table}'; create() makes one", errno=errno.ENOENT)
+        return SourceUnavailable(f"it has no table '{table}'; Table.create() makes one", errno=errno.ENOENT)
     if "no such column" in text:
         return SourceUnavailable(f"table '{table}' has {text}; create_sql() shows what is needed", errno=errno.EINVAL)
     return error

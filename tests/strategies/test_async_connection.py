@@ -23,27 +23,13 @@ from tricorn.transports import TCP, UnixStream
 BOUND = 10.0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def libuv_is_ready() -> None:
-    """libuv opens a pipe for the whole process with its first loop, and keeps it."""
-    try:
-        import uvloop
-    except ImportError:
-        return
-    uvloop.new_event_loop().close()
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def meet(
-    request: pytest.FixtureRequest, dial: Any, recorder: Recorder, libuv_is_ready: None, nothing_left_behind: None
-) -> Iterator[Callable[..., Any]]:
+@pytest.fixture
+def meet(loop: Any, dial: Any, recorder: Recorder, nothing_left_behind: None) -> Iterator[Callable[..., Any]]:
     """Serve one handler, and return a client."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
     servers: list[Server] = []
 
     def start(handler: Any, words: bytes = b"", transport: Any = None, **options: Any) -> Any:
-        dispatcher = Asyncio(loop=request.param, **options)
+        dispatcher = Asyncio(loop=loop, **options)
         server = Server(transport or TCP("127.0.0.1", 0), dispatcher, handler, observers=[recorder], log=False)
         servers.append(server)
         server.start()

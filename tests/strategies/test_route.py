@@ -65,6 +65,11 @@ def serving(dispatcher: Route, handler: Any = obey, **options: Any) -> Iterator[
         yield server, recorder
 
 
+def fed() -> ProcessPool:
+    """Workers that route what is handed over to them."""
+    return ProcessPool(2, inner=Route(lambda request: "one", peek=9, one=Thread(2)))
+
+
 @pytest.mark.parametrize(
     "factory",
     [
@@ -76,6 +81,9 @@ def serving(dispatcher: Route, handler: Any = obey, **options: Any) -> Iterator[
             id="ProcessPool",
         ),
         pytest.param(lambda: ProcessPool(2, inner=Route(lambda r: "x", peek=9, x=Thread(2))), id="in a ProcessPool"),
+        pytest.param(
+            lambda: Route(lambda r: "fork" if r.kind is Kind.ITEM else "pool", fork=Fork(2), pool=fed()), id="fed"
+        ),
         pytest.param(
             lambda: Route(lambda r: "way", way=Route(lambda r: "one", peek=9, one=ThreadPool(4)), no=Sync()),
             id="a Route in a Route",

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -42,6 +43,16 @@ class Sqlite:
         finally:
             connection.close()
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While another program writes."""
+        connection = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield
+        finally:
+            connection.close()
+
 
 class Postgres:
     """A table of its own on the one server."""
@@ -57,6 +68,15 @@ class Postgres:
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement, parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While another program changes the table itself."""
+        import psycopg
+
+        with psycopg.connect(self.url) as connection:
+            connection.execute(f"LOCK TABLE {self.name} IN ACCESS EXCLUSIVE MODE")
+            yield
 
 
 def _programs() -> tuple[str, str] | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tricorn import Server
 from tricorn.events import JobFinished, JobRefused, JobStarted, Status
-from tricorn.strategies import Fork, ProcessPool, Sync, Thread, ThreadPool
+from tricorn.handlers import Chunks, message
+from tricorn.strategies import Asyncio, Executor, Fork, ProcessPool, Route, Selector, Sync, Thread, ThreadPool
 from tricorn.transports import TCP, Table
 
 every_dispatcher = pytest.mark.parametrize(
@@ -168,3 +171,51 @@ def test_rows_are_handed_to_other_processes(counter, until) -> None:
         report = server.drain()
     assert table.read(numbers[1]).error == "ValueError: it is"
     assert (report.completed, report.failed) == (1, 1)
+
+
+async def work_slowly(row) -> None:
+    await asyncio.sleep(0)
+    work(row)
+
+
+def test_coroutines(counter, until) -> None:
+    """On an event loop; the database is asked elsewhere."""
+    table = counter.table(max_attempts=2, retry_delay=0.01)
+    with Server(table, Asyncio(), work_slowly, log=False) as server:
+        server.start()
+        numbers = [table.put(1), table.put(2), table.put("impossible")]
+        until(lambda: table.count() == {"done": 2, "dead": 1})
+    assert [table.read(number).attempts for number in numbers] == [1, 1, 2]
+
+
+@message(Chunks())
+def weigh(payload: bytes) -> None:
+    if payload == b"impossible":
+        raise ValueError("it is")
+
+
+@pytest.mark.parametrize(
+    "dispatcher", [Selector, lambda: Selector(then=ThreadPool(2)), Asyncio, lambda: Executor(ThreadPoolExecutor(2)),
+                   lambda: ThreadPool(2), lambda: Fork(2)],
+    ids=["Selector", "Selector-ThreadPool", "Asyncio", "Executor", "ThreadPool", "Fork"],
+)  # fmt: skip
+def test_message_handlers(dispatcher, counter, until) -> None:
+    """A row's bytes are one message; nobody waits for a reply."""
+    table = counter.table(decode="bytes", max_attempts=1)
+    with Server(table, dispatcher(), weigh, log=False) as server:
+        server.start()
+        counter.run("INSERT INTO {table} (payload) VALUES ('possible'), ('impossible')")
+        until(lambda: table.count() == {"done": 1, "dead": 1})
+
+
+@pytest.mark.parametrize("heavy", [lambda: ThreadPool(2), lambda: Fork(2), lambda: ProcessPool(2)],
+                         ids=["ThreadPool", "Fork", "ProcessPool"])  # fmt: skip
+def test_routes(heavy, counter, until) -> None:
+    """Light rows in place, heavy ones elsewhere: by what is in them."""
+    table = counter.table(max_attempts=2, retry_delay=0.01)
+    route = Route(lambda row: "light" if row.value == 1 else "heavy", light=Sync(), heavy=heavy())
+    with Server(table, route, work, log=False) as server:
+        server.start()
+        for value in (1, 2, 1, "impossible", 2):
+            table.put(value)
+        until(lambda: table.count() == {"done": 4, "dead": 1})

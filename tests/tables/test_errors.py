@@ -14,6 +14,7 @@ import traceback
 import pytest
 
 from tricorn import Server, names
+from tricorn.deadline import Deadline
 from tricorn.errors import ConfigurationError, ListenError, SourceUnavailable
 from tricorn.events import AcceptPaused, JobFinished
 from tricorn.transports import Table
@@ -123,7 +124,9 @@ def test_options_of_libpq_are_written_with_a_percent_code() -> None:
 
 def test_a_file_that_does_not_exist(sqlite) -> None:
     """It is not made by the way; a mistyped path would serve nothing for ever."""
-    with pytest.raises(ListenError, match="there is no such file; create\\(\\) makes it, and the table") as raised:
+    with pytest.raises(
+        ListenError, match="there is no such file; Table.create\\(\\) makes it, and the table"
+    ) as raised:
         Table(sqlite.url).listen()
     assert raised.value.errno == errno.ENOENT
     assert raised.value.address == f"table+sqlite:{sqlite.path}?table=jobs"
@@ -134,7 +137,7 @@ def test_a_table_that_does_not_exist(counter) -> None:
     """The message says which, where, and what makes it."""
     counter.table()
     table = Table(counter.database.url, "letters")
-    with pytest.raises(ListenError, match=r"it has no table 'letters'; create\(\) makes one") as raised:
+    with pytest.raises(ListenError, match=r"it has no table 'letters'; Table.create\(\) makes one") as raised:
         table.listen()
     assert raised.value.errno == errno.ENOENT
     assert "geheim" not in "".join(traceback.format_exception(raised.value))
@@ -288,3 +291,27 @@ def test_a_server_that_is_restarted(own_server, recorder, until) -> None:
         table.put("after")
         until(lambda: table.count() == {"done": 2})
     assert server.report.failed == 0
+
+
+def test_a_table_that_is_locked_delays_its_rows_and_hangs_nobody(counter) -> None:
+    """`accept` has nothing meanwhile, and an alarm tries again; nothing else would tell."""
+    table, listener = counter.open()
+    table.put("locked in")
+    with counter.database.locked():
+        for _ in range(3):
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+    assert counter.accept(listener).value == "locked in"
+
+
+@pytest.mark.parametrize("message", ["nul \0", "half a pair \ud800", "x" * 100_000])
+def test_an_error_that_no_database_takes_is_written_in_its_way(counter, message) -> None:
+    """Whatever an exception says, its row is put back."""
+    table, listener = counter.open()
+    number = table.put("odd")
+    row = counter.accept(listener)
+    row.open(Deadline(None))
+    row.finish(ValueError(message))
+    assert table.read(number).state == "ready"
+    assert table.read(number).error.startswith("ValueError: ")
+    assert len(table.read(number).error) <= 4000 + 10

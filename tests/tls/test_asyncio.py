@@ -15,23 +15,6 @@ from tricorn.strategies import Asyncio
 from tricorn.testing.bounds import in_thread
 
 
-@pytest.fixture(scope="module", autouse=True)
-def libuv_is_ready() -> None:
-    """libuv opens a pipe for the whole process with its first loop, and keeps it."""
-    try:
-        import uvloop
-    except ImportError:
-        return
-    uvloop.new_event_loop().close()
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop(request: pytest.FixtureRequest, libuv_is_ready: None) -> Any:
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return request.param
-
-
 async def echo(connection: Any) -> None:
     async for line in connection:
         await connection.send(line)
