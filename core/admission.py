@@ -1,12 +1,112 @@
-"""Permits: capacity is reserved before the kernel is asked for a connection, and given back when its job is over."""
+"""Who is let in, and what becomes of those for whom there is no room: the values, and the permits.
+
+`Admission` and the policies are values that a server is given; what acts on them is in `tricorn.overload`.  Capacity is
+reserved before the kernel is asked for a connection, and given back when its job is over: that is a permit.
+"""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING, Any
 
+from attrs import field, frozen
+
+from tricorn.checks import optional, refuse_option, seconds, whole_number
 from tricorn.wakeup import WakeUp
 
-__all__ = ["Permits"]
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+__all__ = ["MAX_CONNECTIONS", "Admission", "Drop", "Permits", "Reject", "ShedOldest", "Wait", "WhenFull"]
+
+#: Default bound on requests in flight in one process, where the dispatcher sets none of its own.
+MAX_CONNECTIONS = 10_000
+
+
+@frozen
+class Wait:
+    """When full: accept nothing.  The kernel keeps those who come in the listener's backlog, in their order, and beyond
+    that lets them try again.  Nobody is refused, and nothing is spent on those who wait.  The default."""
+
+
+@frozen
+class Reject:
+    """When full: accept, send ``data``, and close.
+
+    ``data`` is what the protocol says for "busy" (an HTTP 503, an SMTP 421), at most 64 KiB; it is sent without waiting,
+    and the connection is read from for a second at most, so that it is not lost in a reset.  Over TLS nothing is sent,
+    since nothing is agreed on yet; packets are dropped, since the sender's address may be forged.
+    """
+
+    data: bytes = field(default=b"")
+
+    @data.validator
+    def _fitting(self, option: Attribute[bytes], value: object) -> None:
+        if not isinstance(value, bytes) or len(value) > 65_536:
+            refuse_option(self, option.name, value, "bytes, at most 65,536 of them")
+
+
+@frozen
+class Drop:
+    """When full: accept, and reset the connection (a Unix socket is closed).  The cheapest way to say no."""
+
+
+@frozen
+class ShedOldest:
+    """When full: end the conversation that was accepted first among those that are idle, and give its place away.
+
+    Idle is one that waits for the peer's next request, and has for a quarter of a second; what the peer has sent by
+    then is still answered.  Where nobody is idle, those who come wait as with `Wait`.  Under `Fork`, whose children
+    hold the conversations, nobody is known to be idle.
+    """
+
+
+WhenFull = Wait | Reject | Drop | ShedOldest
+
+
+@frozen
+class Admission:
+    """How many are let in, and what happens to the rest.
+
+    ::
+
+        Server(transport, dispatcher, handler, admission=Admission(
+            max_connections=2000, max_per_peer=20, when_full=Reject(b"HTTP/1.1 503 Busy\\r\\nConnection: close\\r\\n\\r\\n")))
+
+    ``max_connections``: requests in flight in one serving process; 10,000 by default.  The dispatcher may hold fewer
+    (16 workers hold 16), and then it is full at that number.
+    ``max_per_peer``: requests in flight of one peer in one serving process; ``None``, the default, sets no limit beside
+    the first.  A peer is an IPv4 address, also where it is written as an IPv6 one (``::ffff:192.0.2.1``); the first 64
+    bits of an IPv6 address, since that is what one subscriber has; the user of a Unix connection.  Packets count for
+    the address that they claim to come from.  Whoever is above it is refused at once: rejected or dropped where that is
+    ``when_full``, else closed.  Behind a proxy all come from the proxy.
+    ``max_waiting``: connections that are accepted, and wait here for a place, before `Reject` and `Drop` turn anybody
+    away; 0 by default.  Under `Wait` and `ShedOldest` it is the kernel that keeps them, so there it must be 0: their
+    number is the ``backlog`` of the transport.
+    ``max_wait``: seconds that one of those waits at most; then it is turned away.  5 by default.
+    ``when_full``: `Wait`, `Reject`, `Drop` or `ShedOldest`.
+
+    Decided on the accepting thread: before a handshake, before ``verify``, and before a thread or a process is started.
+    What is refused is told as `~tricorn.events.JobRefused` with the reason, and counted in `Server.refusals`.
+
+    A value: opens nothing, and may be shared by servers.  Raises `~tricorn.errors.ConfigurationError`.
+    """
+
+    max_connections: int = field(default=MAX_CONNECTIONS, validator=whole_number(1))
+    max_per_peer: int | None = field(default=None, validator=optional(whole_number(1)))
+    max_waiting: int = field(default=0, validator=whole_number(0))
+    max_wait: float = field(default=5.0, validator=seconds)
+    when_full: WhenFull = field(factory=Wait)
+
+    @when_full.validator
+    def _known(self, option: Attribute[Any], value: object) -> None:
+        if not isinstance(value, (Wait, Reject, Drop, ShedOldest)):
+            refuse_option(self, option.name, value, "Wait(), Reject(data), Drop() or ShedOldest()")
+        if self.max_waiting and isinstance(value, (Wait, ShedOldest)):
+            refuse_option(
+                self, "max_waiting", self.max_waiting,
+                f"0 with when_full={value!r}: the kernel keeps those who wait, as many as the transport's backlog says",
+            )  # fmt: skip
 
 
 class Permits:

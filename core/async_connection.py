@@ -105,6 +105,17 @@ class AsyncConnection:
         credentials: Credentials | None = self._link.connection.credentials
         return credentials
 
+    @property
+    def proxy(self) -> Any:
+        """The address of the proxy that the connection came through; ``None`` without one."""
+        return self._link.connection.proxy
+
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """What that proxy said: `tricorn.proxy_header`; ``None`` without one."""
+        header: ProxyHeader | None = self._link.connection.proxy_header
+        return header
+
     # -- receiving
 
     async def recv(self, n: int = 65536) -> bytes:

@@ -7,6 +7,7 @@ A dispatcher puts a `Link` on each connection's transport.  Everything here belo
 from __future__ import annotations
 
 import asyncio
+import select
 import socket as _sockets
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "LoopSocket", "StreamLink", "enter_loop"]
 
-#: Seconds between two looks at a TLS peer that was told the end and does not answer; the second one ends it.
-GOODBYE_S = 0.25
+#: Seconds between two looks at a TLS peer that was told the end and does not answer, and how many there are at least.
+GOODBYE_S, GOODBYE_LOOKS = 0.2, 3
 
 
 class LoopSocket(_sockets.socket):
@@ -132,17 +133,22 @@ class Link(asyncio.Protocol):
         else:
             self.transport.close()
             if self.encrypted:
-                asyncio.get_running_loop().call_later(GOODBYE_S, self._part, False)
+                asyncio.get_running_loop().call_later(GOODBYE_S, self._part, 0)
 
-    def _part(self, sent: bool) -> None:
-        """Do not wait for a peer that has everything and does not answer our ``close_notify``."""
+    def _part(self, looks: int) -> None:
+        """Do not wait for a peer that has everything and does not answer our ``close_notify``.
+
+        What is below the encryption cannot be asked what it still has.  But it has something only while the kernel has
+        no room, or for less than a turn of the loop; so there must be room in several looks.
+        """
         if self.gone:
             return
-        if sent:
+        sent = not self.transport.get_write_buffer_size() and _has_room(self.sock.fileno())
+        looks = looks + 1 if sent else 0
+        if looks >= GOODBYE_LOOKS:
             self.transport.abort()
-            return
-        sent = not self.transport.get_write_buffer_size()  # of our side of the encryption
-        asyncio.get_running_loop().call_later(GOODBYE_S, self._part, sent)
+        else:
+            asyncio.get_running_loop().call_later(GOODBYE_S, self._part, looks)
 
     def _report(self) -> None:
         # Only after this turn has the transport closed the descriptor, and the peer is to see the end first.
@@ -332,6 +338,12 @@ class StreamLink(Link):
             self._end_of_input()
         else:
             kernel_shutdown(self.sock.fileno(), _sockets.SHUT_RD)
+
+
+def _has_room(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:

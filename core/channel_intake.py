@@ -84,7 +84,7 @@ class ChannelIntake(Intake):
             pass
         self._end.set()
 
-    def wait(self, timeout: float | None = None) -> bool:
+    def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
         return self._end.wait(timeout)
 
     @property

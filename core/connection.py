@@ -16,6 +16,7 @@ from tricorn.peer_socket import PeerSocket, kernel_shutdown
 
 if TYPE_CHECKING:
     from tricorn.deadline import Deadline
+    from tricorn.proxy_header import ProxyHeader
     from tricorn.urgent import Urgent
 
 __all__ = ["Connection", "Credentials", "accept_stream"]
@@ -61,6 +62,8 @@ class Connection:
     #: The handler has called `park`.
     parked: bool = field(default=False, init=False, repr=False)
     _local: object = field(default=None, init=False, repr=False)
+    #: How many receiving calls had returned data when it was last parked.
+    _receipts: int | None = field(default=None, init=False, repr=False)
     #: Guards the descriptor's end; re-entrant, since a signal handler may call `drain` within `finish`.
     _lock: RLock = field(factory=RLock, init=False, repr=False)
 
@@ -136,6 +139,17 @@ class Connection:
         return None
 
     @property
+    def proxy(self) -> object:
+        """The address of the proxy that the connection came through, where `peer` is the client that it names;
+        ``None`` without one, or before it is open."""
+        return None
+
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """What that proxy said: `tricorn.proxy_header`; ``None`` without one, or before it is open."""
+        return None
+
+    @property
     def restorers(self) -> tuple[int, ...]:
         """How another process makes it what it is, see `tricorn.handover.restorable`; a plain one needs nothing."""
         return ()
@@ -148,6 +162,19 @@ class Connection:
         `recv`.  What must not be lost between the calls goes into ``memo``; a file of `makefile` may have read ahead.
         """
         self.parked = True
+
+    def exhausted(self) -> bool:
+        """For whoever would call the handler again: it has parked at the end of the stream, twice without having
+        received anything, and would do so for ever."""
+        sock = self.socket
+        receipts, before = getattr(sock, "receipts", None), self._receipts
+        self._receipts = receipts
+        if receipts is None or receipts != before or _in_memory(sock):
+            return False
+        try:
+            return not _sockets.socket.recv(sock, 1, _sockets.MSG_PEEK | getattr(_sockets, "MSG_DONTWAIT", 0))
+        except OSError:
+            return False
 
     def open_step(self) -> int:
         """As much of `open` as is possible without blocking; 0 when it is open, else what to wait for, an event of

@@ -68,6 +68,11 @@ class Listener(ABC):
     def close(self) -> None:
         """Stop listening and leave nothing behind (a socket file, if it is still ours)."""
 
+    def hold_off(self) -> None:
+        """Let no new peer in, and keep those that are queued: the server stops, and accepts what is there before it
+        closes.  Never blocks; called in the process that owns the listener.  The default does nothing, and a peer that
+        comes between the last `accept` and `close` is reset."""
+
     def disown(self) -> None:
         """Close this process's copy of the descriptor and leave everything else to the process that goes on
         listening.  The default is `close`, right where closing leaves no trace outside the process."""
@@ -237,17 +242,24 @@ class Intake(ABC):
         return None
 
     @property
+    def stopping(self) -> bool:
+        """True once `stop` was called: let nothing be idle any more.  Jobs may still come."""
+        return self.stopped
+
+    @property
     @abstractmethod
     def stopped(self) -> bool:
-        """True once `stop` was called."""
+        """True when nothing more comes."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End every iteration.  Never blocks; safe from any thread and from a signal handler."""
+        """Let no new peer in, yield what the kernel has queued, and end every iteration.  Never blocks; safe from any
+        thread and from a signal handler."""
 
     @abstractmethod
-    def wait(self, timeout: float | None = None) -> bool:
-        """Block until `stop`, until something watched was ready, or for ``timeout`` seconds; True after `stop`."""
+    def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
+        """For a dispatcher whose workers iterate: block until nothing more comes, until something watched was ready,
+        or for ``timeout`` seconds; True in the first case.  Not ``to_the_end``: until `stop`, and True after it."""
 
     @property
     @abstractmethod

@@ -68,11 +68,7 @@ class Engine:
             authenticate=plan.authenticate, authenticate_timeout=plan.authenticate_timeout,
         )  # fmt: skip
         self.listeners = tuple(listeners)
-        self.intake = (
-            ListenerIntake(list(listeners), self.service)
-            if channel is None
-            else ChannelIntake(channel, self.service)
-        )  # fmt: skip
+        self.intake = self._intake(channel)
         self.drain_timeout = plan.drain_timeout
         self.report: DrainReport | None = None
         self.done = threading.Event()
@@ -89,6 +85,14 @@ class Engine:
         self._off_duty.set()
         self._stopped_at = 0.0
         self._pid = os.getpid()
+
+    def _intake(self, channel: socket | None) -> ListenerIntake | ChannelIntake:
+        if channel is not None:
+            return ChannelIntake(channel, self.service)
+        intake = ListenerIntake(list(self.listeners), self.service)
+        intake.leaving.owner = self._owner
+        intake.leaving.hurry = self._drain_jobs
+        return intake
 
     # -- serving
 
@@ -143,6 +147,8 @@ class Engine:
         """Stop taking jobs in.  Never blocks; twice is once."""
         if not self._stopped_at:
             self._stopped_at = monotonic()
+        if self._deadline is None:
+            self._tell_intake(Deadline.after(self.drain_timeout))
         if not self.done.is_set():
             self.intake.stop()
         self._conduct_beside()
@@ -155,7 +161,13 @@ class Engine:
     def limit(self, timeout: float | None) -> None:
         """Let the drain end ``timeout`` seconds from now at the latest; it can only come closer."""
         deadline = Deadline.after(self.drain_timeout if timeout is None else timeout)
-        self._deadline = deadline if self._deadline is None else self._deadline.sooner(deadline)
+        self._deadline = deadline = deadline if self._deadline is None else self._deadline.sooner(deadline)
+        self._tell_intake(deadline)
+
+    def _tell_intake(self, deadline: Deadline) -> None:
+        """By when it must have accepted the last of those that are queued."""
+        if isinstance(self.intake, ListenerIntake):
+            self.intake.leaving.deadline = deadline
 
     def end(self) -> DrainReport:
         """On the serving thread (or where nobody serves): close, wait for the jobs, close the rest."""
@@ -210,8 +222,7 @@ class Engine:
         """Wait for the jobs; True if all ended in time.  In slices, since the deadline may be moved closer."""
         ledger = self.service.ledger
         while True:
-            for job in list(ledger.jobs.values()):
-                job.drain()
+            self._drain_jobs()
             assert self._deadline is not None
             part = self._deadline.sooner(Deadline.after(DRAIN_SLICE_S))
             if self.dispatcher.join(part) and self._off_duty.wait(part.remaining()) and ledger.wait_idle(part):
@@ -224,6 +235,11 @@ class Engine:
     def hang_up(self) -> None:
         """On the serving thread, after `request_stop`: no more connections come in."""
         self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
+
+    def _drain_jobs(self) -> None:
+        """Tell them that the server is stopping; safe from any thread."""
+        for job in list(self.service.ledger.jobs.values()):
+            job.drain()
 
     def _close_listeners(self, which: Callable[[Listener], bool]) -> None:
         for listener in self.listeners:

@@ -9,11 +9,13 @@
     │   ├── PluginLoad                       a part could not be loaded, or breaks its contract
     │   └── IncompatibleParts                parts that cannot work together
     ├── StateError(RuntimeError)             Tricorn was misused: serving twice, use after close
+    ├── PrivilegeError(PermissionError)      privileges that cannot be given up, or were not
     ├── TransportError
     │   ├── ListenError(OSError)             binding failed; carries errno and the address
     │   ├── HandshakeError                   the peer and we could not agree on how to talk
     │   │   ├── HandshakeTimeout(TimeoutError)      ... in time
-    │   │   └── MalformedHello(ValueError)          bytes that begin no TLS ClientHello
+    │   │   ├── MalformedHello(ValueError)          bytes that begin no TLS ClientHello
+    │   │   └── MalformedHeader(ValueError)         bytes that are no PROXY header
     │   ├── AuthenticationError(PermissionError)    the peer did not show that it may come in
     │   ├── FramingError(ValueError)         bytes that make no message, or a message that cannot be framed
     │   ├── ConnectionLost(ConnectionError)  the conversation ended before it was over
@@ -44,12 +46,14 @@ __all__ = [
     "IncompatibleParts",
     "LeaseLost",
     "ListenError",
+    "MalformedHeader",
     "MalformedHello",
     "NoRoute",
     "Overloaded",
     "PeerRefused",
     "PluginConflict",
     "PluginLoad",
+    "PrivilegeError",
     "RemoteError",
     "SourceUnavailable",
     "StateError",
@@ -88,6 +92,10 @@ class StateError(TricornError, RuntimeError):
     """A call that makes no sense in the state the server is in."""
 
 
+class PrivilegeError(TricornError, PermissionError):
+    """This process may not become the user that was asked for, or could become root again afterwards."""
+
+
 class TransportError(TricornError):
     """Something between the peer and us."""
 
@@ -117,6 +125,10 @@ class HandshakeTimeout(HandshakeError, TimeoutError):
 
 class MalformedHello(HandshakeError, ValueError):
     """A connection's first bytes are no TLS ClientHello, or one that contradicts itself; the message says where."""
+
+
+class MalformedHeader(HandshakeError, ValueError):
+    """A connection's first bytes are no PROXY header, or one that contradicts itself; the message says where."""
 
 
 class AuthenticationError(TransportError, PermissionError):

@@ -8,15 +8,18 @@ from contextlib import suppress
 from time import monotonic
 
 from tricorn.accepting import PAUSE_S, RETRY_LIMIT, Reaction, reaction_to
-from tricorn.contracts import Crew, Intake, Listener
+from tricorn.contracts import Crew, Intake, Kind, Listener
 from tricorn.deadline import Deadline
 from tricorn.errors import PeerRefused
 from tricorn.events import AcceptPaused
 from tricorn.job import ServedJob, Service
+from tricorn.leaving import Leaving
 from tricorn.waiting import Waiter, make_waiter
 from tricorn.wakeup import WakeUp
 
 __all__ = ["ListenerIntake"]
+
+_ITEM = Kind.ITEM
 
 
 class ListenerIntake(Intake):
@@ -36,6 +39,8 @@ class ListenerIntake(Intake):
         self._suppressed = 0
         #: A loop minds our pauses itself.
         self._asked = False
+        #: The way out: see `_leave`.
+        self._leaving = Leaving(self.listeners)
 
     # -- pulling
 
@@ -60,7 +65,8 @@ class ListenerIntake(Intake):
             waiter.close()
 
     def _new_waiter(self, *, shared: bool = True) -> Waiter:
-        return make_waiter(self.listeners, {self._stop.fileno(): self._on_stop, **self._watches}, shared=shared)
+        watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
+        return make_waiter(self.listeners, watches, shared=shared)
 
     def _take(self, waiter: Waiter, deadline: Deadline | None) -> ServedJob | None:
         """The next job; ``None`` at the end, or when ``deadline`` has passed.
@@ -68,14 +74,18 @@ class ListenerIntake(Intake):
         It accepts before it waits: under load that saves a system call for each connection (a bare loop: 1.25 x the
         rate of one that polls first), and idle it costs one failing accept.
         """
-        permits = self.service.permits
+        permits, leaving = self.service.permits, self._leaving
         while not self._stopped:
+            last_chance = leaving.begun and leaving.is_time
             permitted = permits.take()
             if permitted:
                 job = self._accept()
                 if job is not None:
                     return job
                 permits.give()
+            if leaving.begun:
+                self._wait_to_leave(waiter, permitted, last_chance)
+                continue
             timeout = None if deadline is None else deadline.remaining()
             if timeout == 0:
                 return None
@@ -91,6 +101,19 @@ class ListenerIntake(Intake):
                 waiter.wait(timeout)
                 permits.forget(waiter.poke)
         return None
+
+    def _wait_to_leave(self, waiter: Waiter, permitted: bool, last_chance: bool) -> None:
+        """Stopping, with nothing accepted just now; ``last_chance``: no new peer was let in before that, either."""
+        leaving = self._leaving
+        if leaving.is_overdue or (permitted and last_chance and not self._resume_at):
+            self._finish()
+            return
+        waiter.unwatch(self._stop.fileno())  # it stays up, so that all see it
+        waiter.listen(permitted and not self._resume_at)
+        if permitted or self.service.permits.notify(waiter.poke):
+            waiter.wait(leaving.slice())
+            self.service.permits.forget(waiter.poke)
+        leaving.hurry()
 
     # -- accepting
 
@@ -111,6 +134,8 @@ class ListenerIntake(Intake):
         return None
 
     def _accept_from(self, listener: Listener) -> ServedJob | None:
+        if self._leaving.begun and listener.kind is _ITEM:
+            return None  # nobody waits for it: it stays where it is
         while not self._stopped:
             try:
                 request = listener.accept()
@@ -124,6 +149,7 @@ class ListenerIntake(Intake):
             else:
                 self._retries = 0
                 job = ServedJob(request, self.service)
+                self._leaving.accepted_at = job.accepted_at
                 if job.start():  # else it was refused, and the permit is still ours for the next one
                     return job
         return None
@@ -142,8 +168,9 @@ class ListenerIntake(Intake):
             with suppress(ValueError):  # another thread has seen it too
                 self.listeners.remove(listener)
             if not self.listeners:
-                self.stop()
+                self._finish()
         else:
+            self._finish()
             raise error
         return False
 
@@ -173,14 +200,20 @@ class ListenerIntake(Intake):
                 return None
         if self._stopped:
             return None
+        last_chance = self._leaving.begun and self._leaving.is_time
         job = self._accept()
         if job is None:
             permits.give()
-            self._rest(waiter)
+            if last_chance:
+                self._finish()
+            else:
+                self._rest(waiter)
         return job
 
     def patience(self) -> float | None:
         self._asked = True
+        if self._leaving.begun and not self._stopped:
+            return self._leaving.slice()
         if not self._resume_at or self._stopped:
             return None
         left = self._resume_at - monotonic()
@@ -195,6 +228,8 @@ class ListenerIntake(Intake):
         """Nothing to accept: wait for more, or, out of descriptors, for the pause to pass."""
         pause = self._resume_at - monotonic() if self._resume_at else 0.0
         waiter.listen(pause <= 0)
+        if self._leaving.begun:
+            pause = self._leaving.slice()
         if pause > 0 and not self._asked:  # rare; a loop that goes by our descriptor needs somebody to raise it
             timer = threading.Timer(pause, waiter.poke.signal)
             timer.daemon = True
@@ -203,21 +238,51 @@ class ListenerIntake(Intake):
     # -- ending
 
     @property
+    def leaving(self) -> Leaving:
+        """How it ends; for the engine."""
+        return self._leaving
+
+    @property
+    def stopping(self) -> bool:
+        return self._leaving.begun
+
+    @property
     def stopped(self) -> bool:
         return self._stopped
 
     def stop(self) -> None:
-        self._stopped = True
+        self._leaving.begin()
         self._stop.signal()  # also in a forked child: the socket is the parent's too, and stops it
 
     def _on_stop(self) -> None:
+        self._leaving.begin()
+        if self._loop_waiter is not None:
+            self._loop_waiter.unwatch(self._stop.fileno())
+
+    def _on_over(self) -> None:
         self._stopped = True
 
-    def wait(self, timeout: float | None = None) -> bool:
-        waiter = make_waiter((), {self._stop.fileno(): self._on_stop, **self._watches})
+    def _finish(self) -> None:
+        """Nothing more comes: end every iteration."""
+        self._stopped = True
+        self._leaving.end()
+
+    def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
+        watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
+        waiter = make_waiter((), watches)
         try:
-            if not self._stopped:
+            if not self._stopped and not self._leaving.begun:
                 waiter.wait(timeout)
+            if not to_the_end:
+                return self._leaving.begun
+            if self._leaving.begun:
+                waiter.unwatch(self._stop.fileno())
+            while self._leaving.begun and not self._stopped:  # others accept, and we see when nothing is left
+                if self._leaving.is_overdue or (self._leaving.is_time and not self._leaving.anybody_there()):
+                    self._finish()
+                    break
+                waiter.wait(self._leaving.slice())
+                self._leaving.hurry()
         finally:
             waiter.close()
         return self._stopped
@@ -236,3 +301,4 @@ class ListenerIntake(Intake):
         if self._loop_waiter is not None:
             self._loop_waiter.close()
         self._stop.close()
+        self._leaving.close()

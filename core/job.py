@@ -18,7 +18,7 @@ from attrs import define, evolve, field
 
 from tricorn.admission import Permits
 from tricorn.authentication import identify
-from tricorn.contracts import Crew, Shape
+from tricorn.contracts import Crew, Kind, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import AuthenticationError, FramingError, HandshakeError, WorkerLost
 from tricorn.events import JobFinished, JobRefused, JobStarted, Outcome, Stage, Status
@@ -26,6 +26,7 @@ from tricorn.handling import shape_of
 from tricorn.handover import send_request
 from tricorn.ledger import Ledger
 from tricorn.part_books import PartBooks
+from tricorn.peer_socket import FRESH_S
 from tricorn.report import Report
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = ["ServedJob", "Service", "WorkingCrew"]
 # Looking a member up on its Enum costs 40 ns, a global 5.
 _OPEN, _HANDLER, _CLOSE = Stage.OPEN, Stage.HANDLER, Stage.CLOSE
 _COMPLETED, _ABANDONED = Status.COMPLETED, Status.ABANDONED
+_STREAM = Kind.STREAM
 _NEVER = Deadline(None)
 
 
@@ -182,7 +184,7 @@ class ServedJob:
         if not getattr(request, "parked", False):
             return False
         request.parked = False
-        return True
+        return not request.exhausted()
 
     def _open(self) -> None:
         self.thread = get_ident()
@@ -200,7 +202,7 @@ class ServedJob:
         the outcome is then REFUSED, or that of a peer that was silent or left.
         """
         service = self.service
-        if service.authenticate is None:
+        if service.authenticate is None or self.request.kind is not _STREAM:  # a message's peer has been looked at
             return
         try:
             identify(self.request, service.authenticate, service.authenticate_timeout)
@@ -364,8 +366,9 @@ class ServedJob:
         self.record(status, told.error, told.detail, told.stage)
 
     def drain(self) -> None:
-        """Tell the request that the server is stopping."""
-        self.request.drain()
+        """Tell the request that the server is stopping; one that has just been accepted may still begin."""
+        if monotonic() - self.accepted_at >= FRESH_S:
+            self.request.drain()
 
     def cancel(self) -> None:
         """Cut the request off; the outcome will be CANCELLED if the handler still ends."""

@@ -6,7 +6,9 @@ bytes out; so a message handler runs under every dispatcher, and the same bytes 
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -100,7 +102,7 @@ class Conversation:
     """
 
     # No bound methods among these: with thousands of peers it is the processor's cache that counts.
-    __slots__ = ("_call", "_decoder", "_framing", "advanced", "error", "handler")
+    __slots__ = ("_call", "_decoder", "_framing", "advanced", "error", "handler", "left")
 
     def __init__(self, handler: MessageHandler, call: Callable[[Any], object]) -> None:
         self.handler = handler
@@ -111,6 +113,8 @@ class Conversation:
         self.error: BaseException | None = None
         #: Whether the bytes of the last call completed a message, even if a further one has begun.
         self.advanced = False
+        #: Messages that `respond` has not come to, since ``most`` was exceeded.
+        self.left: list[bytes] = []
 
     @property
     def idle(self) -> bool:
@@ -122,11 +126,14 @@ class Conversation:
         """Bytes of an incomplete message; more of them have come if the number is another than before."""
         return self._decoder.pending
 
-    def respond(self, data: bytes) -> bytes:
-        """Everything that is to be sent because ``data`` arrived."""
+    def respond(self, data: bytes, most: int = sys.maxsize) -> bytes:
+        """Everything that is to be sent because ``data`` arrived.
+
+        Once that is more than ``most`` bytes, no further message is worked on, and the rest is in ``left``.
+        """
         message = self._decoder.one(data)
         if message is None:
-            return self._reply(self._decoder.feed(data))
+            return self._reply(self._decoder.feed(data), most)
         replies: list[bytes] = []
         try:  # one message, answered by one: spared whatever can be
             reply = self._call(message)
@@ -188,15 +195,14 @@ class Conversation:
         error = self._work(message, replies)
         return replies[0] if len(replies) == 1 else b"".join(replies), error
 
-    def reply(self, messages: list[bytes]) -> bytes:
-        """What is to be sent because of some of the messages that `decode` found, without a `farewell`."""
+    def answer_some(self, messages: deque[Any], most: int) -> bytes:
+        """Take messages out, up to one that is ``None``, and answer them, until there are ``most`` bytes to be sent."""
         replies: list[bytes] = []
-        for message in messages:
-            error = self._work(message, replies)
-            if error is not None:
-                self.error = error
-                break
-        return replies[0] if len(replies) == 1 else b"".join(replies)
+        size = 0
+        while messages and messages[0] is not None and size <= most and not self.failed:
+            replies.append(self.answer(messages.popleft()))
+            size += len(replies[-1])
+        return b"".join(replies)
 
     def farewell(self) -> bytes:
         """What a peer that broke the framing is told; empty else."""
@@ -207,13 +213,20 @@ class Conversation:
         """The function raised; ``error`` is its own."""
         return self.error is not None and self.error is not self._decoder.fault
 
-    def _reply(self, messages: list[bytes]) -> bytes:
+    def _reply(self, messages: list[bytes], most: int = sys.maxsize) -> bytes:
         self.advanced = bool(messages)
         replies: list[bytes] = []
-        for message in messages:
+        size = seen = 0
+        for number, message in enumerate(messages, 1):
             self.error = self._work(message, replies)
             if self.error is not None:
                 break
+            while seen < len(replies):
+                size += len(replies[seen])
+                seen += 1
+            if size > most and number < len(messages):
+                self.left, self.error = messages[number:], self._decoder.fault
+                return b"".join(replies)
         if self.error is None and self._decoder.fault is not None:
             self.error = self._decoder.fault
             replies.append(self.farewell())

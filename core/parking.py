@@ -73,7 +73,11 @@ class ParkingLot:
             self._collect()
             if over() or (deadline is not None and deadline.expired):
                 return
-            for fd, _ in self._poller.poll(self._timeout(deadline)):
+            timeout = self._timeout(deadline)
+            ready = self._poller.poll(timeout)
+            if timeout is not None and self._accepting:
+                self._accept()
+            for fd, _ in ready:
                 if fd in self._parked:
                     self._release(fd)
                 elif fd == self._wakeup.fileno():
@@ -101,6 +105,9 @@ class ParkingLot:
 
     def _timeout(self, deadline: Deadline | None) -> float | None:
         left = None if deadline is None else deadline.remaining()
+        pause = self._intake.patience() if self._accepting else None
+        if pause is not None:
+            left = pause if left is None else min(left, pause)
         if self._idle_timeout is None or not self._parked:
             return left
         _, since = next(iter(self._parked.values()))

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["PartBooks"]
 
 
+#: Above the numbers of all whole jobs, which the same dispatcher may have, too.
+FIRST_ID = 2**62
+
+
 class PartBooks:
     """Kept apart from the server's: a part is neither admitted, nor counted, nor told of.  Safe from any thread."""
 
     def __init__(self) -> None:
         self._ended: dict[int, Callable[[Outcome], None]] = {}
-        self.ledger = Ledger(Observers([_Ear(self._ended)]))
+        self.ledger = Ledger(Observers([_Ear(self._ended)]), first_id=FIRST_ID)
         #: None to take, and none are ever given back.
         self.permits = Permits(0)
 

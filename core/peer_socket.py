@@ -12,12 +12,15 @@ import socket
 from time import monotonic
 from typing import Any
 
-__all__ = ["REPLY_GRACE_S", "SILENCE_S", "PeerSocket", "Tracked", "kernel_shutdown"]
+__all__ = ["FRESH_S", "REPLY_GRACE_S", "SILENCE_S", "PeerSocket", "Tracked", "kernel_shutdown"]
 
 #: Seconds after a reply in which a draining server still waits for the peer to go on.
 REPLY_GRACE_S = 0.25
 #: Seconds of silence in the middle of a request after which a draining server gives it up.
 SILENCE_S = 1.0
+#: Seconds after a connection was accepted in which a draining server waits for its first bytes: the client has
+#: connected, and is about to send.
+FRESH_S = 0.1
 
 
 def kernel_shutdown(fd: int, how: int) -> None:

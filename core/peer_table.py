@@ -23,7 +23,7 @@ from tricorn.contracts import Job
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError
 from tricorn.messages import LINGER_BYTES, LINGER_S
-from tricorn.peer_socket import SILENCE_S, PeerSocket
+from tricorn.peer_socket import FRESH_S, SILENCE_S, PeerSocket
 from tricorn.poller import QUIET, READ, WRITE, Poller
 
 __all__ = ["RECV_BYTES", "Limits", "Peer", "PeerTable"]
@@ -61,12 +61,14 @@ class Peer:
     """One conversation.  ``conversation``, ``context``, ``inbox`` and ``busy`` are the loop's own."""
 
     __slots__ = (
-        "begun", "buffered", "busy", "closing", "connection", "context", "conversation", "dropped", "error", "events",
-        "fd", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send", "since",
+        "added", "begun", "buffered", "busy", "closing", "connection", "context", "conversation", "dropped", "error",
+        "events", "fd", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send", "since",
     )  # fmt: skip
 
     def __init__(self, job: Job, now: float) -> None:
         self.job = job
+        #: When it was taken over, by `time.monotonic`.
+        self.added = now
         self.connection: Any = job.request
         sock = self.connection.socket
         sock.setblocking(False)
@@ -153,6 +155,8 @@ class PeerTable:
         self._poller.register(peer.fd, READ)
         if self._tick is not None:
             self._look_after(peer, self._tick)
+        if self.draining:
+            self._look_after(peer, FRESH_S)
         self._open(peer)
 
     def handle(self, peer: Peer, events: int) -> None:
@@ -399,13 +403,16 @@ class PeerTable:
         """Begin nothing new: end those with nothing under way, now and as they come to it; called in each turn."""
         if not self.draining:
             self.draining = True
-            self._tick = SILENCE_S if self._tick is None else min(self._tick, SILENCE_S)
+            self._tick = FRESH_S if self._tick is None else min(self._tick, FRESH_S)
             for peer in self.peers.values():
-                self._look_after(peer, SILENCE_S)
+                self._look_after(peer, FRESH_S)
         for peer in list(self.peers.values()):
             if peer.opening:
-                self._turn_away(peer)
+                if self.now - peer.added >= SILENCE_S:
+                    self._turn_away(peer)
             elif peer.idle and not peer.closing:
+                if peer.since - peer.added < FRESH_S and self.now - peer.added < FRESH_S:
+                    continue  # it has connected, and is about to send
                 self.read(peer)  # what has arrived is still served
                 if self.peers.get(peer.fd) is peer and peer.idle:
                     self.end(peer)

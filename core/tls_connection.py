@@ -5,14 +5,17 @@ from __future__ import annotations
 import selectors
 import ssl
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from tricorn.connection import Connection
+from tricorn.connection import Connection, Credentials
 from tricorn.deadline import Deadline
 from tricorn.errors import ConnectionLost, HandshakeError, HandshakeTimeout, StateError, TransportError
 from tricorn.tls_socket import TLSSocket, reason_of
+
+if TYPE_CHECKING:
+    from tricorn.proxy_header import ProxyHeader
 
 __all__ = ["TLSConnection", "note_server_name"]
 
@@ -63,6 +66,21 @@ class TLSConnection(Connection):
     def certificate(self) -> dict[str, Any] | None:
         """The peer's."""
         return self._certificate
+
+    @property
+    def proxy(self) -> object:
+        """That of the connection below."""
+        return self._inner.proxy
+
+    @property
+    def proxy_header(self) -> ProxyHeader | None:
+        """That of the connection below."""
+        return self._inner.proxy_header
+
+    @property
+    def credentials(self) -> Credentials | None:
+        """Those of the connection below, before it is open of the socket alone."""
+        return self._inner.credentials if not self._inner_open or self._inner.proxy is not None else super().credentials
 
     @property
     def restorers(self) -> tuple[int, ...]:
@@ -123,7 +141,7 @@ class TLSConnection(Connection):
     @property
     def open_until(self) -> Deadline | None:
         """By when `open_step` must have returned 0; ``None`` before it was called."""
-        return self._deadline
+        return self._deadline or self._inner.open_until
 
     def opened_by(self, ssl_object: Any) -> None:
         """For a loop that did the handshake itself: take over what its `ssl.SSLObject` knows."""

@@ -11,6 +11,7 @@ import errno
 import select
 import selectors
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from tricorn.wakeup import WakeUp
@@ -41,6 +42,10 @@ class Waiter(Protocol):
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """One more descriptor and its callback."""
+        ...
+
+    def unwatch(self, fd: int) -> None:
+        """No more; twice is once."""
         ...
 
     def fileno(self) -> int:
@@ -105,6 +110,10 @@ class _EpollWaiter:
         self._watches[fd] = ready
         self._epoll.register(fd, select.EPOLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        if self._watches.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
     def fileno(self) -> int:
         return self._epoll.fileno()
 
@@ -150,6 +159,10 @@ class _SelectorWaiter:
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, ready)
+
+    def unwatch(self, fd: int) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(fd)
 
     def fileno(self) -> int:
         number: int = getattr(self._selector, "fileno", lambda: -1)()

@@ -156,7 +156,9 @@ class _Running:
         self._links: dict[int, Link] = {}
         self._shape: Shape | None = None
         self._failure: BaseException | None = None
-        self._stopping = self._cancelled = False
+        self._next_visit: asyncio.TimerHandle | None = None
+        #: The server is stopping; nothing more comes in; the deadline has passed.
+        self._draining = self._stopping = self._cancelled = False
 
     def call(self, action: Callable[[], object]) -> None:
         """From any thread: do it in the loop, if there still is one."""
@@ -184,19 +186,28 @@ class _Running:
     # -- taking in
 
     def _take_in(self) -> None:
-        poll = self._intake.poll
+        intake = self._intake
         try:
             for _ in range(ACCEPT_BATCH):
-                job = poll()
+                job = intake.poll()
                 if job is None:
+                    self._come_again(intake.patience())
                     break
                 self._begin(job)
         except BaseException as error:
             self._failure = error
             self.loop.stop()
             return
-        if self._intake.stopped and not self._stopping:
+        if intake.stopping:
             self._wind_down()
+
+    def _come_again(self, seconds: float | None) -> None:
+        """Look at the intake after so many seconds, though it calls for nobody."""
+        if self._next_visit is not None:
+            self._next_visit.cancel()
+            self._next_visit = None
+        if seconds is not None and not self._intake.stopped:
+            self._next_visit = self.loop.call_later(seconds, self._take_in)
 
     def _begin(self, job: Job) -> None:
         """Whatever is wrong with it costs this one job."""
@@ -335,21 +346,25 @@ class _Running:
             self.loop.stop()
 
     def _wind_down(self) -> None:
-        """The server is stopping: take nothing more in, and serve to the end what is here."""
-        self._stopping = True
-        self.loop.remove_reader(self._intake.fileno())
-        self._intake.crew.hang_up()
-        for number, (job, task) in list(self._jobs.items()):
-            connection: Any = job.request
-            if task is not None and number not in self._links and getattr(connection, "tls", None) is not None:
-                task.cancel()  # in its handshake
-        self._look()
-        self._stop_if_over()
+        """The server is stopping: end those that are idle, and take in what the kernel has queued; then no more."""
+        if not self._draining:
+            self._draining = True
+            self._look()
+        if self._intake.stopped and not self._stopping:
+            self._stopping = True
+            self._come_again(None)
+            self.loop.remove_reader(self._intake.fileno())
+            self._intake.crew.hang_up()
+            self._stop_if_over()
 
     def _look(self) -> None:
         now = monotonic()
         for link in list(self._links.values()):
             link.look(now)
+        for number, (job, task) in list(self._jobs.items()):
+            connection: Any = job.request
+            if task is not None and number not in self._links and getattr(connection, "tls", None) is not None:
+                task.cancel()  # in its handshake
         self.loop.call_later(LOOK_S, self._look)
 
     def cancel(self) -> None:

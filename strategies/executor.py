@@ -229,7 +229,9 @@ class _Desk:
         """Submit it; on a pool that broke meanwhile and can be made again, make it again."""
         try:
             return self._submit(handler, message, origin, context)
-        except RuntimeError as error:  # broken, or shut down
+        except RuntimeError as error:
+            if not _is_over(error):
+                raise
             if self._make is None:
                 self.failure = failure = self._unusable(error)
                 raise failure from error
@@ -275,6 +277,11 @@ class _Desk:
         for pool in self._made:
             _end_pool(pool, force=force, wait=True)
         self._made.clear()
+
+
+def _is_over(error: RuntimeError) -> bool:
+    """What `submit` raised says that the pool is broken, or shut down, and not that the machine is out of threads."""
+    return isinstance(error, futures.BrokenExecutor) or "shutdown" in str(error)
 
 
 def _check_kind(kind: str) -> None:

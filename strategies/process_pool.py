@@ -82,7 +82,7 @@ class ProcessPool(Dispatcher):
     def serve(self, intake: Intake) -> None:
         """Start the workers and keep their number up until the intake ends."""
         refuse_if_threaded("ProcessPool")
-        if intake.stopped:
+        if intake.stopping:
             return  # before the start: workers would serve who waits already
         numbers = itertools.count(1)
         supervisor = Supervisor(
@@ -91,7 +91,7 @@ class ProcessPool(Dispatcher):
         self._supervisor = supervisor
         intake.watch(supervisor.fileno(), supervisor.look_after)
         supervisor.start()
-        while not intake.wait(supervisor.until_due()):
+        while not intake.wait(supervisor.until_due(), to_the_end=False):  # the workers accept what is queued
             supervisor.replace_due()
 
     def dispatch(self, job: Job) -> None:

@@ -29,9 +29,6 @@ __all__ = ["Selector"]
 ACCEPT_BATCH = 64
 #: Messages of one peer that wait for their turn; with more, its further input is left in the kernel.
 MAX_INBOX = 32
-#: Without ``then``: messages that are answered before it is seen whether the peer takes the replies, and how many bytes
-#: there must be for that to be asked.
-AT_ONCE, MANY_BYTES = 64, 2048
 #: Messages that ``then`` has at once, where it does not say how many it can take.
 DEFAULT_IN_FLIGHT = 64
 
@@ -168,6 +165,7 @@ class _Loop:
         self.table.with_inbox = options.then is not None
         #: What else is waited for, and what to do then.
         self._callbacks: dict[int, Callable[[], None]] = {}
+        self._high_water = options.high_water
         self._accepting = True
         self._cancelled = False
         #: Set when the loop of an in-place selector has ended.
@@ -224,6 +222,8 @@ class _Loop:
                 table.end_all()
             if self._intake.stopped:
                 self._wind_down()
+            elif self._intake.stopping:
+                table.drain()
 
     def hear(self) -> None:
         """After the stop: run the callbacks of what ``then`` has put under the intake's watch, to serve whole jobs;
@@ -291,10 +291,10 @@ class _Loop:
     def _answer(self, peer: Peer, data: bytes) -> None:
         """Without ``then``: call the function here and now."""
         table, conversation = self.table, peer.conversation
-        if len(data) > MANY_BYTES or peer.inbox:
-            self._answer_many(peer, data)
+        if peer.inbox:  # those before are waiting for the peer to read
+            self._put_by(peer, conversation.decode(data))
             return
-        replies = peer.context.run(conversation.respond, data)
+        replies = peer.context.run(conversation.respond, data, self._high_water)
         if replies:
             if not peer.out:
                 peer.since = table.now
@@ -302,19 +302,19 @@ class _Loop:
             table.send(peer, replies)
         else:
             self._note_progress(peer)
-        if conversation.error is not None:
+        if conversation.left:
+            left, conversation.left = conversation.left, []
+            self._put_by(peer, left)
+            self._work_off(peer)
+        elif conversation.error is not None:
             table.finish(peer, conversation.error)
 
-    def _answer_many(self, peer: Peer, data: bytes) -> None:
-        """There may be thousands of messages in it, so their replies are made as far as the peer takes them."""
-        conversation = peer.conversation
-        waiting = peer.inbox = peer.inbox or deque()
-        assert isinstance(waiting, deque)
-        waiting.extend(conversation.decode(data))
-        self._note_progress(peer)
-        if conversation.error is not None:
-            waiting.append(None)
-        self._work_off(peer)
+    def _put_by(self, peer: Peer, messages: list[bytes]) -> None:
+        """Without ``then``: keep for later, since the peer has not taken the replies to what came before."""
+        peer.inbox = deque(peer.inbox)
+        peer.inbox.extend(messages)
+        if peer.conversation.error is not None:
+            peer.inbox.append(None)
 
     def _work_off(self, peer: Peer) -> None:
         """Without ``then``: answer what waits in the inbox; the rest when the peer has taken the replies."""
@@ -324,10 +324,7 @@ class _Loop:
             if waiting[0] is None:
                 self.say_farewell(peer)
                 return
-            batch = []
-            while waiting and waiting[0] is not None and len(batch) < AT_ONCE:
-                batch.append(waiting.popleft())
-            replies = peer.context.run(conversation.reply, batch)
+            replies = peer.context.run(conversation.answer_some, waiting, self._high_water)
             if replies:
                 if not peer.out:
                     peer.since = table.now

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["TCP", "TCPListener"]
 
+#: By family; the numbers are in linux/in.h and linux/in6.h, Python has no names for them.
+_MIN_HOPS = (
+    {socket.AF_INET: (socket.IPPROTO_IP, 21), socket.AF_INET6: (socket.IPPROTO_IPV6, 73)}
+    if sys.platform == "linux"
+    else None
+)
+
 #: Linux gives an accepted socket the options of the listening one; tcp(7) and socket(7) leave it to the system.
 _INHERITED = sys.platform == "linux"
 
@@ -137,6 +144,13 @@ class TCPListener(Listener):
             with suppress(OSError):  # the peer is gone already, which its handler will see
                 connection.socket.setsockopt(*option)
         return connection
+
+    def hold_off(self) -> None:
+        """Let the kernel ignore what would begin a connection, on Linux: it has a lower hop count than 255 (IP_MINTTL,
+        ip(7); IPV6_MINHOPCOUNT).  The clients try again after a second, and are refused by then."""
+        if _MIN_HOPS is not None:
+            level, option = _MIN_HOPS[self._family]
+            self._socket.setsockopt(level, option, 255)
 
     def close(self) -> None:
         """Stop listening; the kernel resets the connections that nobody accepted."""

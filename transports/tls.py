@@ -309,6 +309,10 @@ class TLSListener(Listener):
         """
         self._live.reload()
 
+    def hold_off(self) -> None:
+        """As the listener below."""
+        self._inner.hold_off()
+
     def close(self) -> None:
         """As the listener below."""
         self._inner.close()

@@ -117,6 +117,11 @@ class UnixStreamListener(Listener):
             connection.socket.setsockopt(*option)
         return connection
 
+    def hold_off(self) -> None:
+        """Remove the socket file if it is still ours: nobody finds us any more."""
+        if self._file is not None:
+            self._file.remove()
+
     def close(self) -> None:
         """Stop listening, and remove the socket file if it is still ours, in the process whose duty that is."""
         if self._file is not None:

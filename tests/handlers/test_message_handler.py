@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -248,6 +249,23 @@ def test_work_elsewhere() -> None:
     assert (reply, type(error)) == (b"", ValueError)
     assert conversation.error is fault
     assert conversation.farewell() == b"!"
+
+
+@pytest.mark.parametrize("sent", [b"a\nb\nc\nd\n", b"a\nb\nc\nd\nx" * 1 + b"yzzzzzz\n"], ids=["all right", "too long"])
+def test_no_more_at_once_than_the_peer_takes(sent: bytes) -> None:
+    """With a limit, the messages are left that come after it was exceeded; together it is the same."""
+    handler = message(Lines(5, error_reply=b"!"))(lambda request: [request] * 3)
+    whole, parts = handler.converse(None), handler.converse(None)
+    first = parts.respond(sent, 7)
+    assert first == b"a\na\na\nb\nb\nb\n"
+    assert parts.left == [b"c", b"d"]
+    rest = deque([*parts.left, None])
+    second = parts.answer_some(rest, 0)
+    assert second == b"c\nc\nc\n"
+    third = parts.answer_some(rest, 100)
+    assert list(rest) == [None]
+    assert first + second + third + parts.farewell() == whole.respond(sent)
+    assert str(parts.error) == str(whole.error)
 
 
 def test_exchange_sends_what_is_ready() -> None:

@@ -115,13 +115,14 @@ def test_no_second_request_after_the_stop(dispatcher: Asyncio, dial: Any, serve:
         async for line in connection:
             await connection.send(line)
 
-    for handler in (echo, message(Lines())(lambda line: line)):
+    for number, handler in enumerate((echo, message(Lines())(lambda line: line)), start=1):
         server = serve(Asyncio(loop=dispatcher.loop), handler)
         client = dial(server.address, b"one\n")
         assert client.recv(4) == b"one\n"
         with in_thread(lambda server=server: server.drain(BOUND), "a drain with a busy peer") as reports:
+            recorder.wait(ServerStopping, number)
             try:
-                for _ in range(1000):
+                for _ in range(100_000):
                     client.sendall(b"more\n")
                     if not client.recv(5):
                         break

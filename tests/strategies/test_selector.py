@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from contextvars import ContextVar
+from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -145,7 +147,10 @@ def test_no_state_in_other_processes(dispatcher: Any) -> None:
 def test_one_server_at_a_time(dial: Dial) -> None:
     """The table belongs to one server; when that is closed, another may have it."""
     dispatcher = Selector()
-    with Server(TCP(), dispatcher, shout) as server, Server(TCP(), dispatcher, shout, log=False) as other:
+    with (
+        Server(TCP(), dispatcher, shout) as server,
+        Server(TCP(), dispatcher, shout, log=False, drain_timeout=0.1) as other,
+    ):
         server.start()
         assert line(dial(server.address, b"a\n")) == b"A\n"
         with pytest.raises(StateError, match="serves already"):
@@ -226,8 +231,6 @@ def test_waiting_peers_cost_no_stack(dial: Dial) -> None:
             first.wait(10)
         return request
 
-    import sys
-
     with Server(TCP(), Selector(then=Sync()), hold_the_loop) as server, ExitStack() as limit:
         server.start()
         one = dial(server.address, b"first\n")
@@ -243,10 +246,12 @@ def test_waiting_peers_cost_no_stack(dial: Dial) -> None:
 # -- peers that do not read
 
 REPLY = 50_000
+#: More than the kernel keeps for both sides: tcp(7), tcp_rmem and tcp_wmem.
+MUCH = 60_000_000
 
 
 @pytest.mark.parametrize("dispatcher", [HERE["in place"], HERE["thread-pool"]], ids=["in place", "thread-pool"])
-@pytest.mark.parametrize("sent", [b"x\n" * 4000, b"x" * 200 + b"\n"], ids=["many at once", "one by one"])
+@pytest.mark.parametrize("sent", [b"x\n" * 4000, (b"x" * 20_000 + b"\n") * 4], ids=["many at once", "long ones"])
 def test_a_peer_that_does_not_read(dispatcher: Any, sent: bytes, dial: Dial) -> None:
     """Its messages wait, in the kernel in the end, and what is held for it is bounded; nobody else notices.  When it
     reads, it gets everything."""
@@ -266,19 +271,19 @@ def test_a_peer_that_does_not_read(dispatcher: Any, sent: bytes, dial: Dial) -> 
         deaf.settimeout(0.2)
         count = 0
         try:
-            while count < 1_000_000:
+            while count < MUCH:
                 count += deaf.send(sent)
         except TimeoutError:
             pass
-        assert count < 1_000_000 or len(sent) > 1000
+        assert count < MUCH
         client = dial(server.address, b"alive\n")
         assert line(client) == b"alive\n"
-        assert calls * REPLY < 40_000_000
+        assert calls * REPLY < 20_000_000
         deaf.settimeout(10)
-        whole = (count - count % len(sent)) // len(sent) * sent.count(b"\n") + sent[: count % len(sent)].count(b"\n")
-        wanted, received = min(whole, 1000) * (REPLY + 1), 0
+        wanted, received = min(1000, count // (sent.index(b"\n") + 1)) * (REPLY + 1), 0
         while received < wanted:
             received += len(deaf.recv(1_000_000))
+        deaf.close()
 
 
 def test_write_timeout(dial: Dial) -> None:
@@ -777,6 +782,19 @@ def test_drain_in_the_middle_of_a_message(dispatcher: Any, dial: Dial) -> None:
         assert reports[0].completed == 1
 
 
+def refuses(address: Any) -> bool:
+    """Nobody listens there.  The kernel may keep a client waiting for a second whose knock met the closing."""
+    with socket.socket() as client:
+        client.settimeout(0.2)
+        try:
+            client.connect(address)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            pass
+    return False
+
+
 @here
 def test_drain_hangs_up(dispatcher: Any, dial: Dial) -> None:
     """While connections end, nobody listens for new ones."""
@@ -788,14 +806,10 @@ def test_drain_hangs_up(dispatcher: Any, dial: Dial) -> None:
         assert line(client) == b"A\n"
         with in_thread(lambda: server.drain(10), "a drain"):
             recorder.wait(ServerStopping)
-            refused = 0
-            while not refused:
-                try:
-                    dial(address).close()
-                except ConnectionRefusedError:
-                    refused += 1
-            client.sendall(b"f\n")
-            assert line(client) == b"HALF\n"
+            while not refuses(address):
+                client.sendall(b"f")  # it is still in the middle of its message, and not silent
+            client.sendall(b"\n")
+            assert line(client).startswith(b"HAL")
 
 
 @here
@@ -917,16 +931,9 @@ def test_workers_keep_no_connection(dial: Dial) -> None:
         while not server.jobs():
             pass
         worker = int(line(dial(server.address, b"x\n")))
-        ports = f":{early.getsockname()[1]:04X} "
-        inode = (
-            next(
-                row.split()[9]
-                for row in open("/proc/net/tcp").read().splitlines()
-                if ports in row.split(" ", 6)[5] + " "
-            )
-            if False
-            else ""
-        )
-        sockets = [os.readlink(f"/proc/{worker}/fd/{fd}") for fd in os.listdir(f"/proc/{worker}/fd")]
-        assert inode == ""
-        assert len([each for each in sockets if each.startswith("socket:")]) < 12
+        ends = [f":{port:04X}" for port in (server.address[1], early.getsockname()[1])]  # proc(5), /proc/net/tcp
+        rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()]
+        (inode,) = (row[9] for row in rows if row[1].endswith(ends[0]) and row[2].endswith(ends[1]))
+        held = [os.readlink(f"/proc/{worker}/fd/{fd}") for fd in os.listdir(f"/proc/{worker}/fd")]
+        assert held
+        assert f"socket:[{inode}]" not in held

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from typing import Any
 
 import pytest
@@ -56,9 +58,33 @@ def test_much_to_a_slow_reader(loop: str, authority: Any, serve: Any, call: Any,
             kept.append(connection.transport.get_write_buffer_size())
 
     client = call(serve(authority.tls(), Asyncio(loop=loop, high_water=100_000), pour))
-    assert len(hear(client, 10**9)) == 200 * 65_536
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    whole = 0
+    while data := client.recv(65_536):
+        whole += len(data)
+    assert whole == 200 * 65_536
     assert recorder.wait(JobFinished)[0].outcome.status is Status.COMPLETED
     assert max(kept) < 2_000_000
+
+
+def test_a_reader_that_rests(loop: str, authority: Any, serve: Any, call: Any, recorder: Any) -> None:
+    """What the handler has left for sending is kept for a peer that takes its time."""
+    resting = threading.Event()
+
+    async def pour(connection: Any) -> None:
+        connection.transport.write(b"x" * 10_000_000)
+
+    client = call(serve(authority.tls(), Asyncio(loop=loop), pour))
+    recorder.wait(JobStarted)
+    whole = 0
+    for _ in range(4):
+        resting.wait(0.5)  # longer than one that has everything would get
+        for _ in range(50):
+            whole += len(client.recv(16_384))
+    while data := client.recv(65_536):
+        whole += len(data)
+    assert whole == 10_000_000
+    assert recorder.wait(JobFinished)[0].outcome.status is Status.COMPLETED
 
 
 def test_who_it_is(loop: str, authority: Any, serve: Any, call: Any) -> None:

@@ -163,7 +163,7 @@ def test_send_eof_ends_the_sending_and_receiving_goes_on(authority: Any, serve: 
         assert receive_all(client) == b"answer"
         client.sendall(b"thanks")
         client.shutdown(socket.SHUT_WR)
-        recorder.wait(JobFinished, number)
+        assert outcome(recorder, number).error is None
         assert b"".join(last) == b"tionsthanks"
         last.clear()
 
@@ -326,7 +326,7 @@ def test_a_plain_connection_has_none_of_it(serve: Any, dial: Any) -> None:
     assert seen == [(None, None, None, None), None]
 
 
-def test_a_look_ahead_takes_nothing_away(authority: Any, serve: Any, call: Any) -> None:
+def test_a_look_ahead_takes_nothing_away(authority: Any, serve: Any, call: Any, recorder: Any) -> None:
     """MSG_PEEK works as on a plain socket, for recv and for files; what was looked at counts as buffered."""
 
     def peek(connection: Any) -> None:
@@ -350,3 +350,4 @@ def test_a_look_ahead_takes_nothing_away(authority: Any, serve: Any, call: Any) 
     assert client.recv(2) == b"go"
     client.sendall(b"\n")
     assert client.recv(10) == b"cdef\n"
+    assert outcome(recorder).error is None

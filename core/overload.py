@@ -1,0 +1,265 @@
+"""The gate: what is done with those who come while there is no room for them, or for more of their kind.
+
+It acts where a server's `tricorn.admission.Admission` says more than a number; a server that has just a number has no
+gate, and takes permits only.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Any
+
+from tricorn.admission import Admission, Drop, Permits, Reject, ShedOldest, Wait
+from tricorn.contracts import Kind, Listener, Request
+from tricorn.errors import PeerRefused
+from tricorn.fullness import Fullness
+from tricorn.ledger import Ledger
+from tricorn.lobby import Lobby, Reserve, part_at_once, reset, say
+from tricorn.peer_counts import PeerCounts
+from tricorn.wakeup import WakeUp
+
+__all__ = ["FULL", "NO_DESCRIPTORS", "PER_PEER", "STOPPING", "WAITED", "Gate", "make_gate"]
+
+#: Why something was turned away, as told to the observers.
+FULL = "full"
+PER_PEER = "too many from this peer"
+WAITED = "waited too long for a place"
+NO_DESCRIPTORS = "out of descriptors"
+STOPPING = "the server stopped before there was a place"
+
+#: How many are turned away before the others who wait for this thread get their turn.
+BATCH = 64
+#: Seconds after which who was idle for too short a time, or has not left yet, is looked at again.
+LOOK_S = 0.05
+#: Seconds that a neighbour gets to take in what this process has no room for.
+NEIGHBOUR_S = 0.02
+#: Seconds that a conversation must have been idle to be shed, or was asked to end before another one is.
+IDLE_S = 0.25
+
+_STREAM, _ITEM = Kind.STREAM, Kind.ITEM
+
+
+def make_gate(
+    admission: Admission, permits: Permits, ledger: Ledger, fullness: Fullness | None = None
+) -> Gate | None:  # fmt: skip
+    """A gate, if ``admission`` needs one."""
+    if admission.max_per_peer is None and isinstance(admission.when_full, Wait):
+        return None
+    return Gate(admission, permits, ledger, fullness)
+
+
+class Gate:
+    """One serving process's.  Safe from any thread; nothing in it blocks."""
+
+    def __init__(self, admission: Admission, permits: Permits, ledger: Ledger, fullness: Fullness | None) -> None:
+        self._admission = admission
+        self._policy = admission.when_full
+        self._permits = permits
+        self._ledger = ledger
+        self._fullness = fullness
+        #: Those who come are turned away when full; else they are left in the kernel.
+        self.turns_away = isinstance(self._policy, (Reject, Drop))
+        #: Something is to be done while full.
+        self.acts = self.turns_away or isinstance(self._policy, ShedOldest)
+        self._counts = None if admission.max_per_peer is None else PeerCounts(admission.max_per_peer)
+        self.lobby = Lobby()
+        self._reserve = Reserve() if self.turns_away else None
+        #: Raised when a place came free just as somebody began to wait: whoever pulls is to look again.
+        self.bell = WakeUp()
+        #: Accepted and without a place, the first to come first, with the time.
+        self._waiting: deque[tuple[Request, float]] = deque()
+        self._look_at = 0.0
+        self._shed: tuple[Any, float] | None = None
+        #: What the intake does about an error of accept(2); True: accept again at once.
+        self.react: Callable[[OSError, Listener], bool] = lambda error, listener: False
+
+    # -- for every request
+
+    def lets_in(self, request: Request) -> bool:
+        """On the accepting thread, for one that there is a permit for; if not, it was refused."""
+        if self._counts is None or self._counts.enter(request):
+            return True
+        self.refuse(request, PER_PEER)
+        return False
+
+    def left(self, request: Request) -> None:
+        """Its job is over."""
+        if self._counts is not None:
+            self._counts.leave(request)
+
+    def next_waiting(self) -> tuple[Request, float] | None:
+        """The one that waits longest, and since when; the caller has a permit for it."""
+        while self._waiting:
+            try:
+                request, since = self._waiting.popleft()
+            except IndexError:  # another thread took it
+                return None
+            if monotonic() - since <= self._admission.max_wait:
+                return request, since
+            self._send_away(request, WAITED)
+        return None
+
+    # -- when full
+
+    def turn(self, listeners: Iterable[Listener]) -> bool:
+        """No permit is left: deal with those who are at the door.  True if we want to be told of the next one; else,
+        and in any case by then, look again at `due`."""
+        self.sweep()
+        if not self.acts:
+            return False
+        now = monotonic()
+        if self._fullness is not None and self._fullness.anywhere:
+            self._look_at = now + NEIGHBOUR_S
+            return False
+        if self.turns_away:
+            self._look_at = 0.0
+            self._turn_away(listeners)
+            return True
+        if not _anybody_at(listeners):
+            self._look_at = 0.0
+            return True
+        self._make_room(now)
+        self._look_at = now + LOOK_S
+        return False
+
+    @property
+    def due(self) -> float | None:
+        """Seconds until there is something to do though nothing happens."""
+        times = [time for time in (self._look_at or None, self.lobby.due, self._waiting_until()) if time is not None]
+        return max(0.0, min(times) - monotonic()) if times else None
+
+    def patience(self, timeout: float | None) -> float | None:
+        """The sooner of ``timeout`` and `due`."""
+        due = self.due
+        if due is None or timeout is None:
+            return timeout if due is None else due
+        return min(due, timeout)
+
+    def rested(self) -> None:
+        """There is room: nothing is to be looked at again for want of it."""
+        self._look_at = 0.0
+        self.sweep()
+
+    def sweep(self) -> None:
+        """See off those whose time is over."""
+        self.lobby.sweep()
+        while (until := self._waiting_until()) is not None and until < monotonic():
+            try:
+                request, since = self._waiting.popleft()
+            except IndexError:
+                return
+            if since + self._admission.max_wait >= monotonic():
+                self._waiting.appendleft((request, since))  # another thread took the one we meant
+                return
+            self._send_away(request, WAITED)
+
+    def _waiting_until(self) -> float | None:
+        try:
+            return self._waiting[0][1] + self._admission.max_wait
+        except IndexError:
+            return None
+
+    def _turn_away(self, listeners: Iterable[Listener]) -> None:
+        for listener in tuple(listeners):
+            if listener.kind is _ITEM:
+                continue  # nobody waits for it: it stays where it is
+            for _ in range(BATCH):
+                if self._permits.free:
+                    return
+                request = self._accept(listener)
+                if request is None:
+                    break
+                self._keep_or_refuse(request)
+
+    def _accept(self, listener: Listener) -> Request | None:
+        try:
+            return listener.accept()
+        except BlockingIOError:
+            return None
+        except PeerRefused as refusal:
+            self._ledger.refuse(refusal.reason, refusal.peer)
+        except OSError as error:
+            self.react(error, listener)
+        return None
+
+    def _keep_or_refuse(self, request: Request) -> None:
+        if len(self._waiting) >= self._admission.max_waiting or request.kind is not _STREAM:
+            self.refuse(request, FULL)
+        elif self.lets_in(request):
+            self._waiting.append((request, monotonic()))
+            if self._permits.free:  # who gave it back looked before it was there, and may wait at the door by now
+                self.bell.signal()
+
+    def _make_room(self, now: float) -> None:
+        if self._shed is not None:
+            job, since = self._shed
+            if job.id in self._ledger.jobs and now - since < IDLE_S:
+                return  # it is about to end
+            self._shed = None
+        for job in list(self._ledger.jobs.values()):
+            if job.idle_for(now) >= IDLE_S and not job.is_shed:
+                self._shed = (job, now)
+                job.shed()
+                return
+
+    # -- turning away
+
+    def refuse(self, request: Request, reason: str) -> None:
+        """Count and tell it, and close as the policy says."""
+        self._ledger.refuse(reason, request.peer)
+        if request.kind is not _STREAM:
+            request.finish(PermissionError(reason))
+            return
+        self._close(request, at_once=reason in (NO_DESCRIPTORS, STOPPING))
+
+    def _send_away(self, request: Request, reason: str) -> None:
+        self.left(request)
+        self.refuse(request, reason)
+
+    def _close(self, request: Any, *, at_once: bool) -> None:
+        """By the bare socket: nothing was opened yet, so there is nothing to say goodbye to."""
+        sock = request.socket
+        if isinstance(self._policy, Drop):
+            reset(sock)
+            return
+        data = self._policy.data if isinstance(self._policy, Reject) and request.tls is None else b""
+        if not say(sock, data) or sock.fileno() < 0:
+            sock.close()
+        elif at_once or not data:
+            part_at_once(sock)
+        else:
+            self.lobby.take(sock)
+
+    def out_of_descriptors(self, listener: Listener) -> None:
+        """accept(2) said so: where the policy is to turn away, let those who wait know."""
+        if self._reserve is not None and listener.kind is _STREAM:
+            self._reserve.spend(lambda: self._refuse_one(listener))
+
+    def _refuse_one(self, listener: Listener) -> bool:
+        try:
+            request = listener.accept()
+        except (OSError, PeerRefused):
+            return False
+        self.refuse(request, NO_DESCRIPTORS)
+        return True
+
+    def close(self) -> None:
+        """Send away whoever still waits, and give the descriptors back."""
+        while self._waiting:
+            request, _ = self._waiting.popleft()
+            self._send_away(request, STOPPING)
+        self.lobby.close()
+        if self._reserve is not None:
+            self._reserve.close()
+        self.bell.close()
+
+
+def _anybody_at(listeners: Iterable[Listener]) -> bool:
+    poll = select.poll()
+    for listener in tuple(listeners):
+        if listener.kind is _STREAM and listener.fileno() >= 0:
+            poll.register(listener.fileno(), select.POLLIN)
+    return any(events & select.POLLIN for _, events in poll.poll(0))
