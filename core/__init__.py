@@ -22,6 +22,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tricorn.admission import Admission, Drop, Reject, ShedOldest, Wait
     from tricorn.connection import Connection
     from tricorn.contracts import Dispatcher, Intake, Item, Job, Kind, Listener, Shape, Transport
     from tricorn.datagram import Datagram
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from tricorn.server import Server
 
 _HOME = {
+    "admission": "Admission Drop Reject ShedOldest Wait",
     "connection": "Connection",
     "contracts": "Dispatcher Intake Item Job Kind Listener Shape Transport",
     "datagram": "Datagram",
@@ -69,6 +71,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Admission",
     "AuthenticationError",
     "ConfigurationError",
     "Connection",
@@ -78,6 +81,7 @@ __all__ = [
     "Dispatcher",
     "DrainReport",
     "DrainTimeout",
+    "Drop",
     "FramingError",
     "HandshakeError",
     "HandshakeTimeout",
@@ -96,9 +100,11 @@ __all__ = [
     "PeerRefused",
     "PluginConflict",
     "PluginLoad",
+    "Reject",
     "RemoteError",
     "Server",
     "Shape",
+    "ShedOldest",
     "Stage",
     "State",
     "StateError",
@@ -107,6 +113,7 @@ __all__ = [
     "TransportError",
     "TricornError",
     "UnknownPlugin",
+    "Wait",
     "WorkerLost",
     "hookimpl",
 ]

@@ -17,8 +17,10 @@ from tricorn.wakeup import WakeUp
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["MAX_CONNECTIONS", "Admission", "Drop", "Permits", "Reject", "ShedOldest", "Wait", "WhenFull"]
+__all__ = ["MAX_CONNECTIONS", "SHED", "Admission", "Drop", "Permits", "Reject", "ShedOldest", "Wait", "WhenFull"]
 
+#: Why a conversation ended that was idle when its place was needed.
+SHED = "shed: idle when there was no place for others"
 #: Default bound on requests in flight in one process, where the dispatcher sets none of its own.
 MAX_CONNECTIONS = 10_000
 
@@ -33,9 +35,10 @@ class Wait:
 class Reject:
     """When full: accept, send ``data``, and close.
 
-    ``data`` is what the protocol says for "busy" (an HTTP 503, an SMTP 421), at most 64 KiB; it is sent without waiting,
-    and the connection is read from for a second at most, so that it is not lost in a reset.  Over TLS nothing is sent,
-    since nothing is agreed on yet; packets are dropped, since the sender's address may be forged.
+    ``data`` is what the protocol says for "busy" (an HTTP 503, an SMTP 421), at most 64 KiB; the default is to say
+    nothing.  It is sent without waiting, and the connection is read from for a second at most, so that it is not lost
+    in a reset.  Over TLS nothing is sent, since nothing is agreed on yet; packets are dropped, since the sender's
+    address may be forged.
     """
 
     data: bytes = field(default=b"")
@@ -70,8 +73,8 @@ class Admission:
 
     ::
 
-        Server(transport, dispatcher, handler, admission=Admission(
-            max_connections=2000, max_per_peer=20, when_full=Reject(b"HTTP/1.1 503 Busy\\r\\nConnection: close\\r\\n\\r\\n")))
+        admission = Admission(max_connections=2000, max_per_peer=20, when_full=Reject(b"421 too busy, try later"))
+        Server(transport, dispatcher, handler, admission=admission)
 
     ``max_connections``: requests in flight in one serving process; 10,000 by default.  The dispatcher may hold fewer
     (16 workers hold 16), and then it is full at that number.
@@ -97,6 +100,11 @@ class Admission:
     max_waiting: int = field(default=0, validator=whole_number(0))
     max_wait: float = field(default=5.0, validator=seconds)
     when_full: WhenFull = field(factory=Wait)
+
+    @property
+    def needs_gate(self) -> bool:
+        """It says more than a number: see `tricorn.overload`."""
+        return self.max_per_peer is not None or not isinstance(self.when_full, Wait)
 
     @when_full.validator
     def _known(self, option: Attribute[Any], value: object) -> None:

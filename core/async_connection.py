@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
@@ -14,6 +14,9 @@ from tricorn.contracts import Job
 from tricorn.datagram import REPLY_WAIT_S, Datagram
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError, StateError
+
+if TYPE_CHECKING:
+    from tricorn.proxy_header import ProxyHeader
 
 __all__ = ["AsyncConnection", "AsyncDatagram", "serve_item"]
 

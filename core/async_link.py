@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import select
+import selectors
 import socket as _sockets
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tricorn.contracts import Job
+    from tricorn.deadline import Deadline
 
-__all__ = ["Link", "LoopSocket", "StreamLink", "enter_loop"]
+__all__ = ["Link", "LoopSocket", "StreamLink", "enter_loop", "reach_tls"]
 
 #: Seconds between two looks at a TLS peer that was told the end and does not answer, and how many there are at least.
 GOODBYE_S, GOODBYE_LOOKS = 0.2, 3
@@ -75,6 +77,27 @@ def enter_loop(connection: Connection) -> LoopSocket:
     return sock
 
 
+async def reach_tls(connection: Connection) -> None:
+    """`Connection.reach_tls` to its end, before `enter_loop`: for a PROXY header.  Raises as `Connection.open` does."""
+    connection.socket.setblocking(False)
+    while wanted := connection.reach_tls():
+        await _ready(connection.socket.fileno(), wanted, connection.open_until)
+
+
+async def _ready(fd: int, wanted: int, until: Deadline | None) -> None:
+    """Until ``fd`` is ready for an event of `selectors`, or ``until``."""
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    reads = wanted == selectors.EVENT_READ
+    (loop.add_reader if reads else loop.add_writer)(fd, came.set)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if until is None else until.remaining()):
+                await came.wait()
+    finally:
+        (loop.remove_reader if reads else loop.remove_writer)(fd)
+
+
 class Link(asyncio.Protocol):
     """One connection on the loop, from its transport to its end; ``ended`` is called when the peer has seen that."""
 
@@ -93,6 +116,12 @@ class Link(asyncio.Protocol):
         self.sock: LoopSocket = connection.socket
         self.encrypted = connection.tls is not None
         self._ended = ended
+        connection.keeper = self
+
+    @property
+    def idle_since(self) -> float | None:
+        """See `tricorn.connection.Connection.idle_since`."""
+        return None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """It is open, encrypted too if it is to be."""
@@ -111,6 +140,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more goes in or out; ``exc`` if that is the network's doing."""
         self.gone = True
+        self.connection.keeper = None
         if isinstance(exc, OSError) and self.sock.fault is None:
             self.sock.fault = exc
         if self.over:
@@ -218,6 +248,12 @@ class StreamLink(Link):
         """It does again."""
         self.full = False
         self._wake_writers()
+
+    @property
+    def idle_since(self) -> float | None:
+        """While the handler waits for more, and has answered what there was."""
+        idle = self._reader is not None and not (self._engaged or self.buffer or self.over)
+        return self._sent_at if idle else None
 
     def cut(self, error: Exception | None) -> None:
         """Whoever waits is told."""

@@ -102,7 +102,6 @@ def _check_handler(transports: Sequence[Transport], dispatcher: Dispatcher, hand
     misfit = dispatcher.misfit(handler)
     if misfit:
         raise IncompatibleParts(misfit)
-    dispatcher.check_handler(handler)
     kinds = kinds_of(handler)
     for transport in transports:
         if transport.kind not in kinds:

@@ -6,6 +6,7 @@ import socket as _sockets
 import struct
 import sys
 from _thread import RLock
+from os import close
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define, field, frozen
@@ -59,6 +60,8 @@ class Connection:
     parkable: bool = False
     #: Who the peer is, as the server's authenticator found; ``None`` without one.
     identity: Any = None
+    #: Who minds its idleness in place of the socket, with ``idle_since``: the loop that it is in.
+    keeper: Any = field(default=None, init=False, repr=False)
     #: The handler has called `park`.
     parked: bool = field(default=False, init=False, repr=False)
     _local: object = field(default=None, init=False, repr=False)
@@ -92,8 +95,24 @@ class Connection:
         return fault
 
     @property
+    def idle_since(self) -> float | None:
+        """Since when, by `time.monotonic`, it has been waiting for a new request, with nothing under way.
+
+        ``None`` if it is not idle; long ago if the peer has had no answer yet.
+        """
+        if self.keeper is not None:
+            since: float | None = self.keeper.idle_since
+            return since
+        sock = self.socket
+        return sock.sent_at if getattr(sock, "waiting", False) and not sock.engaged else None
+
+    @property
     def credentials(self) -> Credentials | None:
-        """Process, user and group of the peer of a Unix socket when it connected; ``None`` elsewhere."""
+        """Process, user and group of the peer of a Unix socket when it connected; ``None`` elsewhere, and where that is
+        a proxy which speaks for somebody else."""
+        header = self.proxy_header
+        if header is not None and header.source is not None:
+            return None
         if self.socket.family != getattr(_sockets, "AF_UNIX", None) or not hasattr(_sockets, "SO_PEERCRED"):
             return None
         raw = self.socket.getsockopt(_sockets.SOL_SOCKET, _sockets.SO_PEERCRED, struct.calcsize("3i"))
@@ -260,6 +279,16 @@ class Connection:
             if hasattr(self.socket, "drain") and _is_open(self.socket):
                 self.socket.drain()
 
+    def give_way(self) -> None:
+        """End the conversation, which is idle, and still answer what has arrived.  Safe from any thread."""
+        if self.keeper is None:
+            self.drain()
+            return
+        with self._lock:
+            fd = self.socket.fileno()
+            if fd >= 0:
+                kernel_shutdown(fd, _sockets.SHUT_RD)
+
     def abort(self) -> None:
         """Cut both directions; the handler's blocked calls return ``b""`` or fail.  The descriptor stays."""
         with self._lock:
@@ -294,7 +323,11 @@ def accept_stream(
     Quicker than ``listening.accept()``, whose result is a plain socket made through three enum look-ups (1.5 us).
     """
     fd, peer = listening._accept()  # type: ignore[attr-defined]
-    sock = socket_class(family, _sockets.SOCK_STREAM, proto, fd)
+    try:
+        sock = socket_class(family, _sockets.SOCK_STREAM, proto, fd)
+    except BaseException:  # out of memory
+        close(fd)
+        raise
     if _INHERITS_NONBLOCKING:
         sock.settimeout(_sockets.getdefaulttimeout())
     return Connection(sock, peer)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from tricorn.kinds import Kind, Shape
 from tricorn.request import Item, Request
@@ -353,12 +353,6 @@ class Dispatcher(ABC):
         The intake takes no more than this, so that the excess waits in the kernel and not here.
         """
         return None
-
-    def check_handler(self, handler: Callable[..., Any]) -> None:
-        """Raise `~tricorn.errors.IncompatibleParts` for a handler of the right shape that it cannot run all the same.
-
-        Called when a server is built; opens and starts nothing.  The default lets everything pass.
-        """
 
     def serve(self, intake: Intake) -> None:
         """Run every job of the intake; return when it ends, without waiting for jobs that run elsewhere."""

@@ -70,7 +70,7 @@ class EngineCrew:
         """Serve the listeners."""
         board.enter()
         observers = Observers([_Forwarder(board, self.engine.service.ledger.observers)])
-        engine = self.engine.replica(dispatcher, Ledger(observers, board, board.first_id))
+        engine = self.engine.replica(dispatcher, Ledger(observers, board, board.first_id), number=board.number)
         return _run(engine)
 
     def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
@@ -101,6 +101,8 @@ class EngineCrew:
         """Keep its counts, and give each job that it left an outcome."""
         status = Status.CANCELLED if cancelled else Status.LOST
         ledger = self.engine.service.ledger
+        if self.engine.fullness is not None:
+            self.engine.fullness.tell(board.number, room=False)
         without_outcome = ledger.absorb(board)
         left = [info for info in board.in_flight() if info.id not in board.told]
         unfinished = left[len(left) - min(len(left), without_outcome) :]
@@ -139,7 +141,7 @@ def _run(engine: Engine) -> int:
         """The parent ends us when its own deadline passes; without one, ours counts."""
         return PARENT_DECIDES_S if os.getppid() == parent else None
 
-    with draining_signals(engine, (signal.SIGTERM,), patience):
+    with draining_signals(engine, (signal.SIGTERM,), patience, again=False):
         admit_termination()
         report = engine.run()
     return 1 if report.abandoned else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,9 @@ class Doorman:
         self._listeners = listeners
         self._over = over
         self._call = WakeUp()
+        # Made now, when there are descriptors: it is for a time when there may be none.
+        self._waiter = make_waiter(listeners, {self._call.fileno(): self._call.clear}, shared=False)
+        self._waiter.listen(False)
         self._awake = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -58,20 +61,11 @@ class Doorman:
                 self._thread = thread
 
     def _work(self) -> None:
-        watches: Mapping[int, Callable[[], None]] = {self._call.fileno(): self._call.clear}
-        try:
-            waiter = make_waiter(self._listeners, watches, shared=False)
-        except OSError:  # out of descriptors: somebody calls again
-            self._thread = None
-            return
         try:
             while not self._dismissed:
-                self._watch(waiter)
-        except ValueError:  # everything was closed under us, at the end
-            pass
+                self._watch(self._waiter)
         finally:
             self._awake = False
-            waiter.close()
 
     def _watch(self, waiter: Waiter) -> None:
         gate, permits = self._gate, self._permits
@@ -95,4 +89,5 @@ class Doorman:
         self._call.signal()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(LEAVE_S)
+        self._waiter.close()
         self._call.close()

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from contextvars import Context
 from socket import socket
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from tricorn.admission import Permits
+from tricorn.admission import Admission, Permits, Wait
 from tricorn.channel_intake import ChannelIntake
 from tricorn.contracts import Dispatcher, Kind, Listener
 from tricorn.crew import EngineCrew
@@ -23,6 +23,9 @@ from tricorn.events import DrainReport, JobInfo, ServerStopping, Status
 from tricorn.intake import ListenerIntake
 from tricorn.job import Service
 from tricorn.ledger import Ledger
+
+if TYPE_CHECKING:
+    from tricorn.fullness import Fullness
 
 __all__ = ["Engine", "Plan"]
 
@@ -41,10 +44,18 @@ class Plan:
     call: Callable[[Any], object]
     context: Context
     verify: Callable[[Any], bool] | None
-    max_connections: int
+    admission: Admission
     drain_timeout: float
     authenticate: Callable[[Any], object] | None = None
     authenticate_timeout: float = 5.0
+
+
+def _make_fullness(admission: Admission) -> Fullness | None:
+    if isinstance(admission.when_full, Wait):
+        return None
+    from tricorn.fullness import Fullness
+
+    return Fullness()
 
 
 class Engine:
@@ -57,16 +68,14 @@ class Engine:
 
     def __init__(
         self, dispatcher: Dispatcher, plan: Plan, ledger: Ledger, listeners: Sequence[Listener], *,
-        channel: socket | None = None, owner: bool = True,
+        channel: socket | None = None, owner: bool = True, neighbours: tuple[Fullness, int] | None = None,
     ) -> None:  # fmt: skip
         self._owner = owner
         self._plan = plan
         self.dispatcher = dispatcher
-        capacity = min(plan.max_connections, dispatcher.concurrency or plan.max_connections)
-        self.service = Service(
-            plan.call, plan.context, ledger, Permits(capacity), EngineCrew(self), plan.verify,
-            authenticate=plan.authenticate, authenticate_timeout=plan.authenticate_timeout,
-        )  # fmt: skip
+        #: Which of the worker processes have room, where those are to turn peers away.
+        self.fullness = _make_fullness(plan.admission) if dispatcher.forks else None
+        self.service = self._make_service(ledger, neighbours, admits=channel is None)
         self.listeners = tuple(listeners)
         self.intake = self._intake(channel)
         self.drain_timeout = plan.drain_timeout
@@ -86,12 +95,30 @@ class Engine:
         self._stopped_at = 0.0
         self._pid = os.getpid()
 
+    def _make_service(self, ledger: Ledger, neighbours: tuple[Fullness, int] | None, *, admits: bool) -> Service:
+        plan, admission = self._plan, self._plan.admission
+        most = admission.max_connections
+        capacity = min(most, self.dispatcher.concurrency or most)
+        permits = Permits(capacity)
+        gate = None
+        if admits and admission.needs_gate:
+            from tricorn.overload import make_gate
+
+            permits, gate = make_gate(admission, capacity, ledger, neighbours)
+        return Service(
+            plan.call, plan.context, ledger, permits, EngineCrew(self), plan.verify,
+            authenticate=plan.authenticate, authenticate_timeout=plan.authenticate_timeout, gate=gate,
+        )  # fmt: skip
+
     def _intake(self, channel: socket | None) -> ListenerIntake | ChannelIntake:
         if channel is not None:
             return ChannelIntake(channel, self.service)
         intake = ListenerIntake(list(self.listeners), self.service)
         intake.leaving.owner = self._owner
         intake.leaving.hurry = self._drain_jobs
+        dispatcher = self.dispatcher
+        if not dispatcher.forks and (dispatcher.in_place or type(dispatcher).serve is not Dispatcher.serve):
+            intake.appoint_doorman()
         return intake
 
     # -- serving
@@ -134,12 +161,18 @@ class Engine:
         """True from the first `request_stop` on."""
         return bool(self._stopped_at)
 
-    def replica(self, dispatcher: Dispatcher, ledger: Ledger, channel: socket | None = None) -> Engine:
+    def replica(
+        self, dispatcher: Dispatcher, ledger: Ledger, channel: socket | None = None, number: int = 0
+    ) -> Engine:  # fmt: skip
         """In a worker process: the same plan with another dispatcher and books of its own.
 
-        It serves the same listeners, which stay the parent's, or what comes through ``channel``.
+        It serves the same listeners, which stay the parent's, as the one with this ``number``, or what comes through
+        ``channel``.
         """
-        return Engine(dispatcher, self._plan, ledger, self.listeners, channel=channel, owner=False)
+        neighbours = None if self.fullness is None or channel is not None else (self.fullness, number)
+        return Engine(
+            dispatcher, self._plan, ledger, self.listeners, channel=channel, owner=False, neighbours=neighbours
+        )
 
     # -- ending
 

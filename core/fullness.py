@@ -15,7 +15,7 @@ _SLOTS = 4096
 
 
 class Fullness:
-    """Made before the workers are forked; each writes its own byte, and reads all.  The parent clears those of the dead.
+    """Made before the workers are forked; each writes its own byte and reads all.  The parent clears those of the dead.
 
     Workers are numbered; two of 4096 that live at the same time must not share a byte, and so many there are not.
     """
@@ -31,10 +31,6 @@ class Fullness:
     def anywhere(self) -> bool:
         """At least one has room."""
         return self._memory.find(b"\1", 0) >= 0
-
-    def close(self) -> None:
-        """Give this process's view of the memory back."""
-        self._memory.close()
 
 
 class ToldPermits(Permits):

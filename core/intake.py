@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from time import monotonic
+from errno import EMFILE, ENFILE, ENOMEM
+from os import strerror
+from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 from tricorn.accepting import PAUSE_S, RETRY_LIMIT, Reaction, reaction_to
 from tricorn.contracts import Crew, Intake, Kind, Listener
@@ -16,6 +19,9 @@ from tricorn.job import ServedJob, Service
 from tricorn.leaving import Leaving
 from tricorn.waiting import Waiter, make_waiter
 from tricorn.wakeup import WakeUp
+
+if TYPE_CHECKING:
+    from tricorn.doorman import Doorman
 
 __all__ = ["ListenerIntake"]
 
@@ -41,21 +47,42 @@ class ListenerIntake(Intake):
         self._asked = False
         #: The way out: see `_leave`.
         self._leaving = Leaving(self.listeners)
+        #: Somebody has asked for jobs; accepting has failed for good.
+        self._pulled = self._broken = False
+        self._gate = gate = service.gate
+        self._doorman: Doorman | None = None
+        self._reminder: threading.Timer | None = None
+        if gate is not None:
+            gate.react = self._react
+            self._watches[gate.bell.fileno()] = gate.bell.clear
+            if gate.lobby.fileno() >= 0:
+                self._watches[gate.lobby.fileno()] = gate.lobby.sweep
 
     # -- pulling
 
     def __iter__(self) -> Iterator[ServedJob]:
-        try:
-            waiter = self._new_waiter()
-        except (OSError, ValueError):
-            if self._stopped:  # a thread that comes so late finds everything closed
-                return
-            raise
+        waiter = self._in_time(self._new_waiter)
+        if waiter is None:
+            return
         try:
             while (job := self._take(waiter, None)) is not None:
                 yield job
         finally:
             waiter.close()
+
+    def _in_time(self, make: Callable[[], Waiter]) -> Waiter | None:
+        """A waiter, when there are descriptors for it; ``None`` at the end."""
+        while True:
+            try:
+                return make()
+            except (OSError, ValueError) as error:
+                if self._stopped:  # a thread that comes so late finds everything closed
+                    return None
+                if isinstance(error, ValueError) or reaction_to(error) is not Reaction.PAUSE:
+                    raise
+                for listener in tuple(self.listeners):
+                    self._react(error, listener)
+            sleep(PAUSE_S)  # there is no descriptor to wait with
 
     def next(self, timeout: float | None = None) -> ServedJob | None:
         waiter = self._new_waiter()
@@ -65,6 +92,7 @@ class ListenerIntake(Intake):
             waiter.close()
 
     def _new_waiter(self, *, shared: bool = True) -> Waiter:
+        self._pulled = True
         watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
         return make_waiter(self.listeners, watches, shared=shared)
 
@@ -95,10 +123,10 @@ class ListenerIntake(Intake):
                 waiter.wait(pause if timeout is None else min(pause, timeout))
             elif permitted:
                 waiter.listen(True)
-                waiter.wait(timeout)
+                waiter.wait(timeout if self._gate is None else self._gate.patience(timeout))
             elif permits.notify(waiter.poke):
-                waiter.listen(False)
-                waiter.wait(timeout)
+                waiter.listen(self._mind_the_door())
+                waiter.wait(timeout if self._gate is None else self._gate.patience(timeout))
                 permits.forget(waiter.poke)
         return None
 
@@ -123,6 +151,8 @@ class ListenerIntake(Intake):
             if monotonic() < self._resume_at:
                 return None
             self._resume_at = 0.0
+        if self._gate is not None and (job := self._next_waiting()) is not None:
+            return job
         if len(self.listeners) == 1:
             return self._accept_from(self.listeners[0])
         listeners = tuple(self.listeners)
@@ -146,13 +176,59 @@ class ListenerIntake(Intake):
             except OSError as error:
                 if not self._react(error, listener):
                     return None
+            except MemoryError:
+                self._pause(OSError(ENOMEM, strerror(ENOMEM)))
+                return None
             else:
                 self._retries = 0
+                if self._gate is not None and not self._gate.lets_in(request):
+                    continue
                 job = ServedJob(request, self.service)
                 self._leaving.accepted_at = job.accepted_at
-                if job.start():  # else it was refused, and the permit is still ours for the next one
+                if self._starts(job):  # else it was refused, and the permit is still ours for the next one
                     return job
         return None
+
+    def _starts(self, job: ServedJob) -> bool:
+        try:
+            started = job.start()
+        except MemoryError as error:
+            job.refuse("out of memory", error)
+            return False
+        if started and self._doorman is not None and not self.service.permits.free:
+            self._doorman.call()
+        return started
+
+    # -- at the door: see `tricorn.overload`
+
+    def appoint_doorman(self) -> None:
+        """Those who pull are going to be busy with what they pulled."""
+        if self._gate is not None and self._gate.acts:
+            from tricorn.doorman import Doorman
+
+            self._doorman = Doorman(self._gate, self.service.permits, self.listeners, lambda: self._leaving.begun)
+
+    def _mind_the_door(self) -> bool:
+        """There is no permit.  True if the next to come is to be told of."""
+        return self._gate is not None and not self._leaving.begun and self._gate.turn(self.listeners)
+
+    def _next_waiting(self) -> ServedJob | None:
+        assert self._gate is not None
+        while (found := self._gate.next_waiting()) is not None:
+            job = ServedJob(found[0], self.service, found[1])
+            if self._starts(job):
+                return job
+        return None
+
+    def _remind(self, waiter: Waiter) -> None:
+        """A loop that goes by our descriptor needs somebody to raise it."""
+        due = None if self._gate is None or self._asked else self._gate.due
+        if due is None or (self._reminder is not None and self._reminder.is_alive()):
+            return
+        self._reminder = threading.Timer(due, waiter.poke.signal)
+        self._reminder.daemon = True
+        with suppress(RuntimeError):  # no thread to be had: then when the next one comes
+            self._reminder.start()
 
     def _react(self, error: OSError, listener: Listener) -> bool:
         """True: accept again at once."""
@@ -163,6 +239,8 @@ class ListenerIntake(Intake):
                 return True
             reaction = Reaction.PAUSE
         if reaction is Reaction.PAUSE:
+            if self._gate is not None and error.errno in (EMFILE, ENFILE):
+                self._gate.out_of_descriptors(listener)
             self._pause(error)
         elif reaction is Reaction.END:
             with suppress(ValueError):  # another thread has seen it too
@@ -170,7 +248,7 @@ class ListenerIntake(Intake):
             if not self.listeners:
                 self._finish()
         else:
-            self._finish()
+            self._broken = True
             raise error
         return False
 
@@ -196,7 +274,8 @@ class ListenerIntake(Intake):
         permits = self.service.permits
         while not self._stopped and not permits.take():
             if permits.notify(waiter.poke):  # else one was given back meanwhile, of which nobody would tell us
-                waiter.listen(False)
+                waiter.listen(self._mind_the_door())
+                self._remind(waiter)
                 return None
         if self._stopped:
             return None
@@ -215,7 +294,7 @@ class ListenerIntake(Intake):
         if self._leaving.begun and not self._stopped:
             return self._leaving.slice()
         if not self._resume_at or self._stopped:
-            return None
+            return None if self._gate is None or self._stopped else self._gate.due
         left = self._resume_at - monotonic()
         return left if left > 0 else 0.0 if self.service.permits.free else None
 
@@ -228,6 +307,9 @@ class ListenerIntake(Intake):
         """Nothing to accept: wait for more, or, out of descriptors, for the pause to pass."""
         pause = self._resume_at - monotonic() if self._resume_at else 0.0
         waiter.listen(pause <= 0)
+        if self._gate is not None:
+            self._gate.rested()
+            self._remind(waiter)
         if self._leaving.begun:
             pause = self._leaving.slice()
         if pause > 0 and not self._asked:  # rare; a loop that goes by our descriptor needs somebody to raise it
@@ -251,6 +333,8 @@ class ListenerIntake(Intake):
         return self._stopped
 
     def stop(self) -> None:
+        if self._broken or not self._pulled:
+            self._finish()  # at once: nobody was to be let in yet, or nobody can be any more
         self._leaving.begin()
         self._stop.signal()  # also in a forked child: the socket is the parent's too, and stops it
 
@@ -269,7 +353,9 @@ class ListenerIntake(Intake):
 
     def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
         watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
-        waiter = make_waiter((), watches)
+        waiter = self._in_time(lambda: make_waiter((), watches))
+        if waiter is None:
+            return True
         try:
             if not self._stopped and not self._leaving.begun:
                 waiter.wait(timeout)
@@ -298,6 +384,14 @@ class ListenerIntake(Intake):
 
     def close(self) -> None:
         """Give the wake-up's descriptors back; the listeners are closed by whoever serves."""
+        if self._doorman is not None:
+            self._doorman.dismiss()
+        if self._reminder is not None:
+            self._reminder.cancel()
+            if self._reminder.is_alive():
+                self._reminder.join(1.0)
+        if self._gate is not None:
+            self._gate.close()
         if self._loop_waiter is not None:
             self._loop_waiter.close()
         self._stop.close()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field
 
-from tricorn.admission import Permits
+from tricorn.admission import SHED, Permits
 from tricorn.authentication import identify
 from tricorn.contracts import Crew, Kind, Shape
 from tricorn.deadline import Deadline
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from tricorn.contracts import Request
     from tricorn.messages import Conversation
+    from tricorn.overload import Gate
 
 __all__ = ["ServedJob", "Service", "WorkingCrew"]
 
@@ -70,6 +71,8 @@ class Service:
     open_timeout: float | None = None
     authenticate: Callable[[Any], object] | None = None
     authenticate_timeout: float = 5.0
+    #: Where admission is more than a number.
+    gate: Gate | None = None
     #: For jobs that are parts of others, made when the first is.
     parts: tuple[PartBooks, Service] | None = None
 
@@ -145,7 +148,7 @@ class ServedJob:
         request: Any = self.request
         if not getattr(request, "parkable", False):
             return False
-        talked = request.tls is not None or self.service.authenticate is not None
+        talked = request.open_until is not None or self.service.authenticate is not None
         return talked and not request.buffered()
 
     def end(self, error: BaseException | None = None) -> None:
@@ -228,9 +231,11 @@ class ServedJob:
         """What an ending means."""
         if self.cancelled:
             return Status.CANCELLED
+        if self._turned_away is SHED and (error is None or error is self.request.fault):
+            return Status.TIMED_OUT
         if error is None:
             return _COMPLETED
-        if self._turned_away:
+        if self._turned_away and self._turned_away is not SHED:
             return Status.REFUSED
         if isinstance(error, WorkerLost):
             return Status.LOST
@@ -260,6 +265,8 @@ class ServedJob:
             observers.tell(JobFinished(outcome) if self._started else JobRefused(outcome))
         if self._started and status is not _ABANDONED:  # before the start the permit is the intake's
             service.permits.give()
+        if service.gate is not None:
+            service.gate.left(self.request)
         ledger.count(status, number=self.id)
         return True
 
@@ -318,8 +325,9 @@ class ServedJob:
         if service.parts is None:
             books, crew = PartBooks(), service.crew.watching_with(watch)
             of_parts = evolve(
-                service, ledger=books.ledger, permits=books.permits, crew=crew, verify=None, authenticate=None
-            )
+                service, ledger=books.ledger, permits=books.permits, crew=crew, verify=None, authenticate=None,
+                gate=None,
+            )  # fmt: skip
             service.parts = (books, of_parts)
         books, of_parts = service.parts
         return books.enter(ServedJob(request, of_parts), ended)
@@ -365,10 +373,25 @@ class ServedJob:
         status = Status.CANCELLED if self.cancelled else told.status
         self.record(status, told.error, told.detail, told.stage)
 
+    @property
+    def is_shed(self) -> bool:
+        """It was told to give way."""
+        return self._turned_away is SHED
+
+    def shed(self) -> None:
+        """Let an idle conversation end, to make room; what its peer has sent by now is still answered."""
+        connection: Any = self.request
+        self._turned_away = SHED
+        connection.give_way()
+
     def drain(self) -> None:
         """Tell the request that the server is stopping; one that has just been accepted may still begin."""
-        if monotonic() - self.accepted_at >= FRESH_S:
+        if monotonic() - self.accepted_at >= FRESH_S or not self._is_untouched():
             self.request.drain()
+
+    def _is_untouched(self) -> bool:
+        """Nothing was received yet on a connection."""
+        return getattr(getattr(self.request, "socket", None), "receipts", 1) == 0
 
     def cancel(self) -> None:
         """Cut the request off; the outcome will be CANCELLED if the handler still ends."""

@@ -1,8 +1,8 @@
 """Turning peers away without waiting for them: last words, a moment to read them in, and a descriptor kept in reserve.
 
-A close(2) with input unread is a reset, and a reset may overtake what was sent before it (RFC 9112, section 9.6, tells of
-it).  So a connection that was told something is read from, and what comes is dropped, until the peer closes, or for
-`LINGER_S` seconds, or until more than `MAX_LINGERING` wait here.
+A close(2) with input unread is a reset, and a reset may overtake what was sent before it (RFC 9112, section 9.6).  So a
+connection that was told something is read from, and what comes is dropped, until the peer closes, or for `LINGER_S`
+seconds, or until more than `MAX_LINGERING` wait here.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from tricorn.notation import decoded
 
-__all__ = ["HOST_AND_PORT", "NOWHERE", "PATH", "Locator"]
+__all__ = ["GIVEN_NAME", "HOST_AND_PORT", "NOWHERE", "PATH", "Locator"]
 
 
 @frozen
@@ -97,6 +97,12 @@ def _path(location: str) -> tuple[str]:
     return (path,)
 
 
+def _given_name(location: str) -> tuple[str]:
+    if location.startswith("/"):
+        raise ValueError(f"'{location}' has a slash; only a name is allowed")
+    return (decoded(location, errors="strict"),)
+
+
 def _nowhere(location: str) -> tuple[()]:
     if location:
         raise ValueError(f"'{location}' is a location, and this transport has none")
@@ -107,5 +113,7 @@ def _nowhere(location: str) -> tuple[()]:
 HOST_AND_PORT = Locator(("host", "port"), "//127.0.0.1:9999", _host_and_port)
 #: ``/absolute``, ``relative``, ``///absolute`` or ``@abstract``: fills ``path``.
 PATH = Locator(("path",), "/run/app.sock", _path)
+#: A name that somebody else gave, without slashes; or nothing: fills ``name``.
+GIVEN_NAME = Locator(("name",), "web", _given_name)
 #: Nothing at all.
 NOWHERE = Locator((), "", _nowhere)

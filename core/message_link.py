@@ -45,6 +45,13 @@ class MessageLink(Link):
         self._conversation = self._run(self.job.converse)
         self._respond = self._conversation.respond
 
+    @property
+    def idle_since(self) -> float | None:
+        """Between two messages, with the last reply sent; when that was is not noted."""
+        if self.over or self.transport is None or self.transport.get_write_buffer_size():
+            return None
+        return float("-inf") if self._conversation.idle else None
+
     def data_received(self, data: bytes) -> None:
         """Call the function for each message that is complete."""
         try:

@@ -50,6 +50,10 @@ class Observers:
         #: True if somebody wants to hear of jobs that go wrong.
         self.of_troubles = any(_wants(each, JobFinished) or _wants(each, JobRefused) for each in self._all)
 
+    def add(self, observer: Observer) -> None:
+        """One more; before the server begins to serve."""
+        self._all += (observer,)
+
     def tell(self, event: Event) -> None:
         """Call everyone who wants ``event``.  Never raises: a thread of ours that ends would serve nobody any more."""
         for observer in self._all:

@@ -10,16 +10,20 @@ import select
 from collections import deque
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tricorn.admission import Admission, Drop, Permits, Reject, ShedOldest, Wait
+from tricorn.accepting import PAUSE_S
+from tricorn.admission import Admission, Drop, Permits, Reject, ShedOldest
 from tricorn.contracts import Kind, Listener, Request
 from tricorn.errors import PeerRefused
-from tricorn.fullness import Fullness
+from tricorn.fullness import Fullness, ToldPermits
 from tricorn.ledger import Ledger
 from tricorn.lobby import Lobby, Reserve, part_at_once, reset, say
 from tricorn.peer_counts import PeerCounts
 from tricorn.wakeup import WakeUp
+
+if TYPE_CHECKING:
+    from tricorn.job import ServedJob
 
 __all__ = ["FULL", "NO_DESCRIPTORS", "PER_PEER", "STOPPING", "WAITED", "Gate", "make_gate"]
 
@@ -43,12 +47,12 @@ _STREAM, _ITEM = Kind.STREAM, Kind.ITEM
 
 
 def make_gate(
-    admission: Admission, permits: Permits, ledger: Ledger, fullness: Fullness | None = None
-) -> Gate | None:  # fmt: skip
-    """A gate, if ``admission`` needs one."""
-    if admission.max_per_peer is None and isinstance(admission.when_full, Wait):
-        return None
-    return Gate(admission, permits, ledger, fullness)
+    admission: Admission, capacity: int, ledger: Ledger, neighbours: tuple[Fullness, int] | None = None
+) -> tuple[Permits, Gate]:
+    """The gate, and the permits that it looks at; in a worker process with the number that it has among its
+    ``neighbours``."""
+    permits = Permits(capacity) if neighbours is None else ToldPermits(capacity, *neighbours)
+    return permits, Gate(admission, permits, ledger, None if neighbours is None else neighbours[0])
 
 
 class Gate:
@@ -116,8 +120,7 @@ class Gate:
             return False
         if self.turns_away:
             self._look_at = 0.0
-            self._turn_away(listeners)
-            return True
+            return self._turn_away(listeners)
         if not _anybody_at(listeners):
             self._look_at = 0.0
             return True
@@ -162,28 +165,26 @@ class Gate:
         except IndexError:
             return None
 
-    def _turn_away(self, listeners: Iterable[Listener]) -> None:
+    def _turn_away(self, listeners: Iterable[Listener]) -> bool:
         for listener in tuple(listeners):
             if listener.kind is _ITEM:
                 continue  # nobody waits for it: it stays where it is
             for _ in range(BATCH):
                 if self._permits.free:
-                    return
-                request = self._accept(listener)
-                if request is None:
+                    return True
+                try:
+                    request = listener.accept()
+                except BlockingIOError:
                     break
-                self._keep_or_refuse(request)
-
-    def _accept(self, listener: Listener) -> Request | None:
-        try:
-            return listener.accept()
-        except BlockingIOError:
-            return None
-        except PeerRefused as refusal:
-            self._ledger.refuse(refusal.reason, refusal.peer)
-        except OSError as error:
-            self.react(error, listener)
-        return None
+                except PeerRefused as refusal:
+                    self._ledger.refuse(refusal.reason, refusal.peer)
+                except OSError as error:
+                    if not self.react(error, listener):
+                        self._look_at = monotonic() + PAUSE_S
+                        return False
+                else:
+                    self._keep_or_refuse(request)
+        return True
 
     def _keep_or_refuse(self, request: Request) -> None:
         if len(self._waiting) >= self._admission.max_waiting or request.kind is not _STREAM:
@@ -200,7 +201,7 @@ class Gate:
                 return  # it is about to end
             self._shed = None
         for job in list(self._ledger.jobs.values()):
-            if job.idle_for(now) >= IDLE_S and not job.is_shed:
+            if not job.is_shed and _idle_for(job, now) >= IDLE_S:
                 self._shed = (job, now)
                 job.shed()
                 return
@@ -255,6 +256,12 @@ class Gate:
         if self._reserve is not None:
             self._reserve.close()
         self.bell.close()
+
+
+def _idle_for(job: ServedJob, now: float) -> float:
+    """Seconds for which its peer has had nothing under way; negative if that is not so, or not known."""
+    since = getattr(job.request, "idle_since", None)
+    return -1.0 if since is None else now - max(since, job.accepted_at)
 
 
 def _anybody_at(listeners: Iterable[Listener]) -> bool:

@@ -7,7 +7,6 @@ peers whose time is over.  Everything belongs to the loop's thread.
 
 from __future__ import annotations
 
-import _socket
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -15,15 +14,13 @@ from heapq import heappop, heappush
 from itertools import count
 from selectors import EVENT_READ, EVENT_WRITE
 from time import monotonic
-from typing import Any
-
-from attrs import frozen
 
 from tricorn.contracts import Job
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError
 from tricorn.messages import LINGER_BYTES, LINGER_S
-from tricorn.peer_socket import FRESH_S, SILENCE_S, PeerSocket
+from tricorn.peer_socket import FRESH_S, SILENCE_S
+from tricorn.peers import Limits, Peer
 from tricorn.poller import QUIET, READ, WRITE, Poller
 
 __all__ = ["RECV_BYTES", "Limits", "Peer", "PeerTable"]
@@ -36,81 +33,6 @@ SEND_BYTES = 262_144
 #: What connections want to wait for, for the poller.
 _EVENTS = {EVENT_READ: READ, EVENT_WRITE: WRITE, EVENT_READ | EVENT_WRITE: READ | WRITE}
 _NEVER = Deadline(None)
-
-# Without the notes that `PeerSocket` keeps for handlers that block.
-_recv, _send = _socket.socket.recv, _socket.socket.send
-
-
-@frozen
-class Limits:
-    """Seconds, ``None`` for unlimited, and bytes.
-
-    ``idle``: without a message under way; ``read``: from a message's first byte to its last; ``write``: without the
-    peer taking any output; ``open``: for the handshake.  Above ``high_water`` bytes of output that the peer has not
-    taken, nothing more is read from it, until a quarter is left.
-    """
-
-    idle: float | None
-    read: float | None
-    write: float | None
-    open: float | None
-    high_water: int
-
-
-class Peer:
-    """One conversation.  ``conversation``, ``context``, ``inbox`` and ``busy`` are the loop's own."""
-
-    __slots__ = (
-        "added", "begun", "buffered", "busy", "closing", "connection", "context", "conversation", "dropped", "error",
-        "events", "fd", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send", "since",
-    )  # fmt: skip
-
-    def __init__(self, job: Job, now: float) -> None:
-        self.job = job
-        #: When it was taken over, by `time.monotonic`.
-        self.added = now
-        self.connection: Any = job.request
-        sock = self.connection.socket
-        sock.setblocking(False)
-        self.fd: int = sock.fileno()
-        self._take_calls(sock)
-        #: Output that the kernel has not taken; ``None`` most of the time, as each of ten thousand costs memory.
-        self.out: bytearray | None = None
-        #: What it is registered for.
-        self.events = 0
-        #: True while the loop wants no input of it, beside the output's own reasons.
-        self.held = False
-        #: True while it is known that a message has begun and is not complete.
-        self.begun = False
-        #: When the present state began: silence, a message's first byte, output that is not taken.
-        self.since = now
-        self.opening = True
-        #: True while input can only mean that `PeerTable.read` is to be called.
-        self.quick = False
-        #: True from `PeerTable.finish` on: nothing but output any more, and then the end, by ``error``.
-        self.closing = False
-        self.linger = False
-        self.dropped = 0
-        self.error: BaseException | None = None
-        self.conversation: Any = None
-        self.context: Any = None
-        #: Messages that wait for their turn, and whether one is being worked on elsewhere.
-        self.inbox: deque[Any] | tuple[()] = ()
-        self.busy = False
-
-    def _take_calls(self, sock: Any) -> None:
-        if type(sock) is PeerSocket:
-            self.recv, self.send = _recv.__get__(sock), _send.__get__(sock)  # type: ignore[attr-defined]
-            #: Tells of input that no descriptor tells of, where there can be such.
-            self.buffered = None
-        else:
-            self.recv, self.send = sock.recv, sock.send
-            self.buffered = self.connection.buffered
-
-    @property
-    def idle(self) -> bool:
-        """Nothing is under way in either direction."""
-        return not (self.busy or self.out or self.inbox or self.opening) and self.conversation.idle
 
 
 class PeerTable:
@@ -150,7 +72,7 @@ class PeerTable:
         peer.context = job.engage()
         if self.with_inbox:
             peer.inbox = deque()
-        self.peers[peer.fd] = peer
+        self.peers[peer.fd] = peer.connection.keeper = peer
         peer.events = READ
         self._poller.register(peer.fd, READ)
         if self._tick is not None:
@@ -214,7 +136,7 @@ class PeerTable:
         if self.peers.get(peer.fd) is not peer:
             return
         del self.peers[peer.fd]
-        peer.closing, peer.inbox = True, ()
+        peer.closing, peer.inbox, peer.connection.keeper = True, (), None
         self._poller.unregister(peer.fd)
         theirs = isinstance(error, FramingError) or (isinstance(error, OSError) and error is not peer.error)
         if theirs:  # an OSError that `finish` got is the handler's own

@@ -247,7 +247,8 @@ def _class_flaw(target: Any, contract: type) -> str:
 def _transport_flaw(target: Any) -> str:
     if flaw := _class_flaw(target, Transport):
         return flaw
-    return "" if isinstance(getattr(target, "kind", None), Kind) else "has no 'kind' of tricorn.contracts.Kind"
+    has_kind = isinstance(getattr(target, "kind", None), (Kind, property))
+    return "" if has_kind else "has no 'kind' of tricorn.contracts.Kind"
 
 
 def _dispatcher_flaw(target: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import define, field
 
-from tricorn.connection import Connection, Credentials
+from tricorn.connection import Connection
 from tricorn.deadline import Deadline
 from tricorn.errors import ConnectionLost, HandshakeTimeout, MalformedHeader, StateError, TransportError
 from tricorn.peer_socket import Tracked
@@ -49,13 +49,6 @@ class ProxyConnection(Connection):
     def proxy_header(self) -> ProxyHeader | None:
         """All that the proxy said; ``None`` where the peer came by itself, or before it is open."""
         return None if self._header is _NO_HEADER else self._header
-
-    @property
-    def credentials(self) -> Credentials | None:
-        """Of the peer of a Unix socket, unless that is a proxy that speaks for somebody else: then ``None``."""
-        if self._header is None or self._header.source is not None:
-            return None
-        return super().credentials
 
     @property
     def restorers(self) -> tuple[int, ...]:

@@ -77,7 +77,8 @@ class RemoteLoop:
         self._done: deque[tuple[Ticket, Future[Answer]]] = deque()
         self._wholes = Wholes(self._give_room)
         self._sendable: tuple[Any, Any] = (None, None)
-        self._draining = self._cancelled = False
+        #: Nothing is to be idle any more; nothing more comes; nothing is waited for.
+        self._stopping = self._draining = self._cancelled = False
         # For jobs that are given one by one.
         self._given: deque[Job] = deque()
         self._room = Semaphore(max_in_flight)
@@ -104,9 +105,15 @@ class RemoteLoop:
         self._watch(entrance, lambda: self._take(intake))
         try:
             while not intake.stopped:
-                self._turn(None)
+                pause = intake.patience()
+                self._turn(pause)
+                if pause is not None:
+                    self._take(intake)
+                self._stopping = intake.stopping
                 if self._carrier.failure is not None:
                     raise self._carrier.failure
+            while (job := intake.poll()) is not None:  # what a channel still holds
+                self._adopt(job)
         except BaseException:
             if self._carrier.failure is None:  # the loop itself broke: nobody is left to serve what it holds
                 self._cut(ConnectionAbortedError("the server's loop has ended"))
@@ -156,7 +163,7 @@ class RemoteLoop:
             self._wholes.retry()
         if self._cancelled:
             self._cut(CancelledError("cut off at the drain deadline"))
-        elif self._draining:
+        elif self._draining or self._stopping:
             table.drain()
         self._pump()
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from tricorn.admission import MAX_CONNECTIONS, Admission
 from tricorn.composition import check_authenticator, check_composition
 from tricorn.contracts import Dispatcher, Listener, Transport
 from tricorn.engine import Engine, Plan
@@ -19,8 +20,11 @@ from tricorn.events import DrainReport, JobInfo, ServerClosed, ServerStarted
 from tricorn.handling import ServerView, adapt
 from tricorn.ledger import Ledger
 from tricorn.lifecycle import Lifecycle, State
+from tricorn.notify import ServiceManager, notified, reloading
 from tricorn.observe.log import LogObserver
+from tricorn.observe.refusals import RefusalCounter
 from tricorn.observers import Observer, Observers
+from tricorn.privileges import Successor
 from tricorn.server_process import ServerProcess, launch
 from tricorn.signals import draining_signals, in_handler, keyboard_interrupt, require_main_thread
 
@@ -30,10 +34,6 @@ __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 DRAIN_TIMEOUT_S = 8.0
 #: Default seconds for finding out who a peer is.
 AUTHENTICATE_TIMEOUT_S = 5.0
-#: Default bound on requests in flight in one process, where the dispatcher sets none of its own.
-MAX_CONNECTIONS = 10_000
-
-
 #: The longest that anything waits, in seconds: a year.
 MAX_SECONDS = 365 * 24 * 3600
 
@@ -69,8 +69,14 @@ class Server:
         False for no log records at all; the default logs failures through ``logging.getLogger("tricorn")``.
     ``max_connections``
         The most requests in flight in one serving process; 10,000 by default, or what the dispatcher can hold.
+    ``admission``
+        The same and more, in its place: `~tricorn.admission.Admission`, with what a single peer may have, and what
+        becomes of those for whom there is no room.
     ``drain_timeout``
         Seconds that running requests get when the server stops; 8 by default, never unlimited.
+
+    ``user``, ``group``
+        Who the process becomes at the end of `bind`, by name or number, for good: see `tricorn.privileges`.
 
     Building one opens, binds and starts nothing.  Raises `~tricorn.errors.ConfigurationError` for parts that are
     wrong or do not fit.  Every method may be called from any thread unless it says otherwise.
@@ -88,14 +94,15 @@ class Server:
         observers: Iterable[Observer] = (),
         log: bool = True,
         max_connections: int = MAX_CONNECTIONS,
+        admission: Admission | None = None,
         drain_timeout: float = DRAIN_TIMEOUT_S,
+        user: str | int | None = None,
+        group: str | int | None = None,
     ) -> None:
         self.transports = _transports(transport)
         self.dispatcher = _by_name("dispatcher", dispatcher)
         self.handler = _by_name("handler", handler)
         check_composition(self.transports, self.dispatcher, self.handler)
-        if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
-            raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
         _check_seconds("drain_timeout", drain_timeout)
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
@@ -104,12 +111,15 @@ class Server:
             check_authenticator(self.transports, self.dispatcher, authenticate)
         self._plan = Plan(
             adapt(self.handler, ServerView(self, self.handler)), contextvars.copy_context(), verify,
-            max_connections, drain_timeout, authenticate, authenticate_timeout,
+            _admission(admission, max_connections), drain_timeout, authenticate, authenticate_timeout,
         )  # fmt: skip
-        self._observers = Observers([*([LogObserver()] if log else []), *observers])
+        self._successor = Successor(user, group, self.transports)
+        self._refusals = RefusalCounter()
+        self._observers = Observers([self._refusals, *([LogObserver()] if log else []), *observers])
         self._life = Lifecycle()
         self._engine: Engine | None = None
         self._addresses: tuple[object, ...] = ()
+        self._manager: ServiceManager | None = None
         self._thread: threading.Thread | None = None
         self._process: ServerProcess | None = None
         self._stop_early = False
@@ -150,6 +160,14 @@ class Server:
             return self._process.jobs(stacks=stacks)
         return self._engine.service.ledger.in_flight(stacks=stacks) if self._engine is not None else ()
 
+    def refusals(self) -> dict[str, int]:
+        """How many requests were turned away until now, or made to give way, by the reason in words.
+
+        Those of worker processes are counted in as they are told.  A handshake or a message that failed goes by the
+        name of its error.  Of more than 64 reasons the rest are "other".
+        """
+        return self._refusals.counts()
+
     def __repr__(self) -> str:
         parts = ", ".join(map(repr, self.transports))
         return f"<Server {parts} | {self.dispatcher!r} | {self.handler!r}: {self.state.value}>"
@@ -157,18 +175,20 @@ class Server:
     # -- beginning
 
     def bind(self) -> None:
-        """Listen on every transport; clients can connect from now on and wait in the backlog.
+        """Listen on every transport, and become ``user``; clients can connect and wait in the backlog.
 
-        Raises `~tricorn.errors.ListenError`, with everything closed again.  May block for a name look-up.
+        Raises `ListenError` or `PrivilegeError` (`tricorn.errors`), everything closed again.  May block for look-ups.
         """
         self._life.advance(State.BOUND, doing="bind", only_from=State.NEW)
         with ExitStack() as undo:
             undo.callback(self._life.try_advance, State.CLOSED)
+            identity = self._successor.find()
             listeners: list[Listener] = []
             for transport in self.transports:
                 for listener in transport.listen():
                     undo.callback(listener.close)
                     listeners.append(listener)
+            identity.assume()
             undo.pop_all()
         self._addresses = tuple(listener.address for listener in listeners)
         self._engine = Engine(self.dispatcher, self._plan, Ledger(self._observers), listeners)
@@ -179,7 +199,8 @@ class Server:
         """Serve in this thread until asked to stop, drain, close, and return how it went.
 
         ``signals=True`` (main thread only): SIGTERM and SIGINT drain, a second one closes now, and the previous
-        handlers come back at the end.  Raises `~tricorn.errors.StateError` if it serves already or has served.
+        handlers come back at the end; the service manager of NOTIFY_SOCKET is told: `tricorn.notify`.  Raises
+        `~tricorn.errors.StateError` if it serves already or has served.
         """
         if signals:
             require_main_thread()
@@ -187,7 +208,8 @@ class Server:
             self.bind()
         engine = self._engine_now("serve")
         self._life.advance(State.SERVING, doing="serve")
-        with draining_signals(engine) if signals else keyboard_interrupt(engine):
+        guard = draining_signals if signals else keyboard_interrupt
+        with guard(engine), notified(engine, self._observers, asked=signals) as self._manager:
             return self._serve(engine)
 
     def _serve(self, engine: Engine) -> DrainReport:
@@ -274,11 +296,12 @@ class Server:
         nothing needs it.  Safe from any thread, and in a signal handler.
         """
         failures = []
-        for listener in self._engine_now("reload").listeners:
-            try:
-                listener.reload()
-            except ConfigurationError as error:
-                failures.append(error)
+        with reloading(self._manager):
+            for listener in self._engine_now("reload").listeners:
+                try:
+                    listener.reload()
+                except ConfigurationError as error:
+                    failures.append(error)
         if failures:
             raise failures[0]
 
@@ -344,6 +367,20 @@ class Server:
 def _check_seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
         raise ConfigurationError(f"{name} is {value!r}; allowed: seconds, from 0 to {MAX_SECONDS:,}, never unlimited")
+
+
+def _admission(given: Admission | None, max_connections: int) -> Admission:
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+        raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
+    if given is None:
+        return Admission(max_connections)
+    if not isinstance(given, Admission):
+        raise ConfigurationError(f"admission is {given!r}; allowed: an Admission, or None")
+    if max_connections != MAX_CONNECTIONS:
+        raise ConfigurationError(
+            f"max_connections is {max_connections!r} beside {given!r}; allowed: one of the two, which says it"
+        )
+    return given
 
 
 def _by_name(kind: str, part: Any) -> Any:

@@ -128,7 +128,7 @@ def _serve_here(engine: Engine, control: socket.socket, serve: Callable[[], obje
 
     engine.intake.watch(control.fileno(), obey)
     engine.between = obey
-    with draining_signals(engine, (signal.SIGTERM,)):
+    with draining_signals(engine, (signal.SIGTERM,), again=False):
         admit_termination()
         serve()
     return 0

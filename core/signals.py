@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["DrainExpired", "draining_signals", "in_handler", "keyboard_interrupt", "require_main_thread"]
 
 
+#: What a signal's handler is where the program has none of its own.
+_NOBODY = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler, None)
+
+
 class DrainExpired(BaseException):
     """Raised inside a handler that still runs in the main thread when the drain deadline has passed."""
 
@@ -59,22 +63,25 @@ def draining_signals(
     engine: Engine,
     numbers: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT),
     patience: Callable[[int], float | None] = _politely,
+    *,
+    again: bool = True,
 ) -> Iterator[None]:
     """A signal drains; ``patience`` says how long, by how many have come.  The previous handlers come back at the end.
 
-    Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
+    A handler of the program's own then gets the signal, too: it is raised ``again``, once.  Where there was none, the
+    program goes on, and decides by the report what its exit status is.  Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
     """
     require_main_thread()
-    seen = 0
+    seen = last = 0
     expired = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal seen
+        nonlocal seen, last
         if expired:
             if in_handler(frame):
                 raise DrainExpired
             return
-        seen += 1
+        seen, last = seen + 1, number
         engine.limit(patience(seen))
         engine.request_stop()
 
@@ -91,6 +98,8 @@ def draining_signals(
         finally:
             expired = False
             engine.interrupt = None
+    if again and last and signal.getsignal(last) not in _NOBODY:
+        signal.raise_signal(last)
 
 
 @contextmanager

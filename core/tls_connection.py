@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
-from tricorn.connection import Connection, Credentials
+from tricorn.connection import Connection
 from tricorn.deadline import Deadline
 from tricorn.errors import ConnectionLost, HandshakeError, HandshakeTimeout, StateError, TransportError
 from tricorn.tls_socket import TLSSocket, reason_of
@@ -76,11 +76,6 @@ class TLSConnection(Connection):
     def proxy_header(self) -> ProxyHeader | None:
         """That of the connection below."""
         return self._inner.proxy_header
-
-    @property
-    def credentials(self) -> Credentials | None:
-        """Those of the connection below, before it is open of the socket alone."""
-        return self._inner.credentials if not self._inner_open or self._inner.proxy is not None else super().credentials
 
     @property
     def restorers(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from attrs import define, field
 from tricorn.checks import optional, refuse_option, seconds, whole_number
 from tricorn.contracts import Dispatcher, Intake, Job, Shape
 from tricorn.deadline import Deadline
-from tricorn.errors import ConfigurationError, ConnectionLost, StateError, WorkerLost
+from tricorn.errors import ConfigurationError, ConnectionLost, IncompatibleParts, StateError, WorkerLost
 from tricorn.peer_table import Limits
 from tricorn.remote_loop import RemoteLoop
 from tricorn.remote_messages import Answer, Origin, packed, refuse_state, work
@@ -96,9 +96,13 @@ class Dask(Dispatcher):
         if find_spec("distributed") is None:
             raise ConfigurationError("Dask needs the package distributed: pip install 'tricorn[dask]'")
 
-    def check_handler(self, handler: Any) -> None:
-        """Refuses a handler that wants ``state``, and one that cannot be sent to another process."""
-        _sendable(handler)
+    def misfit(self, handler: object) -> str:
+        """One that wants ``state``, or cannot be sent to another process."""
+        try:
+            _sendable(handler)
+        except IncompatibleParts as error:
+            return str(error)
+        return ""
 
     def serve(self, intake: Intake) -> None:
         """Connect to the scheduler, then run the loop until the intake ends.

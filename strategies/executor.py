@@ -16,7 +16,7 @@ from attrs import define, field, validators
 from tricorn.checks import optional, refuse_option, seconds, whole_number
 from tricorn.contracts import Dispatcher, Intake, Job, Shape
 from tricorn.deadline import Deadline
-from tricorn.errors import ConfigurationError, StateError, WorkerLost
+from tricorn.errors import ConfigurationError, IncompatibleParts, StateError, WorkerLost
 from tricorn.forking import refuse_if_threaded
 from tricorn.peer_table import Limits
 from tricorn.remote_loop import RemoteLoop
@@ -120,14 +120,18 @@ class Executor(Dispatcher):
         if self.pool is None:
             _check_kind(self.kind)
 
-    def check_handler(self, handler: Any) -> None:
-        """Refuses a handler that wants ``state``, and one that cannot be sent to where the pool's workers are."""
-        refuse_state(handler, "Executor")
+    def misfit(self, handler: object) -> str:
+        """One that wants ``state``, or cannot be sent to where the pool's workers are."""
+        try:
+            refuse_state(handler, "Executor")
+            if isinstance(self.pool, futures.Executor):
+                _sendable(handler, self.pool)
+            elif self.pool is None and self.kind in ("process", "interpreter"):
+                packed(handler, f"Executor(kind={self.kind!r})")
+        except IncompatibleParts as error:
+            return str(error)
         self._handler = handler
-        if isinstance(self.pool, futures.Executor):
-            _sendable(handler, self.pool)
-        elif self.pool is None and self.kind in ("process", "interpreter"):
-            packed(handler, f"Executor(kind={self.kind!r})")
+        return ""
 
     def serve(self, intake: Intake) -> None:
         """Make the pool, then run the loop until the intake ends.  Raises `~tricorn.errors.StateError` or
@@ -277,6 +281,7 @@ class _Desk:
         for pool in self._made:
             _end_pool(pool, force=force, wait=True)
         self._made.clear()
+        self._pool = None
 
 
 def _is_over(error: RuntimeError) -> bool:

@@ -191,11 +191,6 @@ class Route(Dispatcher):
         """What the first of them says that cannot serve it."""
         return next((words for each in self._leaves() if (words := each.misfit(handler))), "")
 
-    def check_handler(self, handler: Callable[..., Any]) -> None:
-        """All of them are asked."""
-        for each in self._leaves():
-            each.check_handler(handler)
-
     def _refuse_if_threaded(self) -> None:
         for each in self._leaves():
             if each.forks:

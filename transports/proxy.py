@@ -60,8 +60,8 @@ class ProxyProtocol(Transport):
     ``inner``: the transport below, any that yields connections with a descriptor.
     ``trusted``: whose word counts: addresses (``"127.0.0.1"``), networks (``"10.0.0.0/8"``), and ``"unix"`` for whoever
     can connect to a Unix socket.  There is no default: whoever is trusted can claim to be anybody.
-    ``timeout``: seconds for the header, from when a worker takes the connection to its last byte; 5 by default.  A proxy
-    sends it at once; the protocol's own advice is to wait 3 seconds at least, since a segment may be lost.
+    ``timeout``: seconds for the header, from when a worker takes the connection to its last byte; 5 by default.  A
+    proxy sends it at once; the protocol's own advice is to wait 3 seconds at least, since a segment may be lost.
     ``required``: a trusted peer that sends no header is refused.  ``False`` serves it as the client that it is then;
     what it sends first must not look like the beginning of a header (``PROXY``, or CR LF CR LF), and a server cannot
     speak first.
@@ -149,7 +149,7 @@ class ProxyListener(Listener):
     _trust: _Trust = field(repr=False)
     _timeout: float = 5.0
     _required: bool = True
-    _pass: bool = False
+    _lets_pass: bool = False
     #: That of the listener below.
     address: object = field(init=False)
     _number: int = field(init=False, repr=False)
@@ -170,7 +170,7 @@ class ProxyListener(Listener):
         inner = self._inner.accept()
         if inner.peer in self._trust:
             return self.around(inner)
-        if self._pass:
+        if self._lets_pass:
             return inner
         inner.finish(None)
         raise PeerRefused("a peer that is not trusted to send a PROXY header", inner.peer)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import click
 
+from tricorn.admission import MAX_CONNECTIONS, Admission, Drop, Reject, ShedOldest, Wait
 from tricorn.cli import words
 from tricorn.cli.explaining import show_explanation
 from tricorn.cli.listing import parts_record, show_parts
@@ -21,10 +22,11 @@ from tricorn.cli.output import complain, make_printable, say, silence
 from tricorn.cli.serving import Session, compose
 from tricorn.cli.status import BUG, INTERRUPTED, UNCLEAN, UNUSABLE
 from tricorn.errors import TricornError
-from tricorn.server import DRAIN_TIMEOUT_S, MAX_CONNECTIONS
+from tricorn.server import DRAIN_TIMEOUT_S
 
 __all__ = ["root", "run"]
 
+_POLICIES = {"wait": Wait, "reject": Reject, "drop": Drop, "shed-oldest": ShedOldest}
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -90,19 +92,32 @@ def root(context: click.Context) -> None:
     help="Most requests in flight in one serving process; the dispatcher may hold fewer.",
 )  # fmt: skip
 @click.option(
+    "--max-per-peer", metavar="N", type=click.IntRange(min=1), show_default="no limit of its own",
+    help="Most requests in flight of one address (IPv6: of one /64 network; Unix sockets: of one user).",
+)  # fmt: skip
+@click.option(
+    "--when-full", type=click.Choice(sorted(_POLICIES), case_sensitive=False), default="wait", show_default=True,
+    help="What becomes of those for whom there is no room: they wait in the kernel, are closed, are reset, or get the "
+    "place of the oldest idle connection.",
+)  # fmt: skip
+@click.option(
     "--log-level", type=click.Choice(_LEVELS, case_sensitive=False), show_default="info, with --quiet error",
     help="The least that is logged, on standard error.",
 )  # fmt: skip
+@click.option("--user", metavar="NAME|NUMBER", help="Whom the process becomes once it listens, if started as root.")
+@click.option("--group", metavar="NAME|NUMBER", help="The same for its group; by default the user's own.")
 @click.option("--quiet", "-q", is_flag=True, help="Log errors only, and print no report at the end.")
 @click.pass_context
 def serve(
     context: click.Context, transports: tuple[str, ...], handler: str, dispatcher: str, drain_timeout: float,
-    max_connections: int, log_level: str | None, quiet: bool,
+    max_connections: int, max_per_peer: int | None, when_full: str, log_level: str | None, user: str | None,
+    group: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Compose a server from texts and serve until a signal."""
     configure_log(log_level or ("error" if quiet else "info"))
     parts = compose(transports, dispatcher, handler)
-    session = Session(parts, drain_timeout=drain_timeout, max_connections=max_connections, quiet=quiet)
+    admission = Admission(max_connections, max_per_peer, when_full=_POLICIES[when_full.lower()]())
+    session = Session(parts, drain_timeout=drain_timeout, admission=admission, quiet=quiet, user=user, group=group)
     context.exit(session.run())
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from attrs import define, frozen
 
 from tricorn import names
+from tricorn.admission import Admission
 from tricorn.cli.addresses import written_address
 from tricorn.cli.leaving import LEAVE_GRACE_S, bounded, in_background, leave_now
 from tricorn.cli.output import complain, say
@@ -89,13 +90,16 @@ class Session:
 
     events = frozenset({ServerStarted})
 
-    def __init__(self, parts: Parts, *, drain_timeout: float, max_connections: int, quiet: bool) -> None:
+    def __init__(
+        self, parts: Parts, *, drain_timeout: float, admission: Admission, quiet: bool, user: str | None,
+        group: str | None,
+    ) -> None:  # fmt: skip
         self._parts = parts
         self._quiet = quiet
         self._drain_timeout = drain_timeout
         self._server = Server(
             parts.transports, parts.dispatcher, parts.handler, observers=[self], drain_timeout=drain_timeout,
-            max_connections=max_connections,
+            admission=admission, user=_number_or_name(user), group=_number_or_name(group),
         )  # fmt: skip
         self._pid = os.getpid()
         self._stopped_at: float | None = None
@@ -175,6 +179,10 @@ class Session:
         self._status = CLEAN if report.clean else UNCLEAN
         if not self._quiet:
             say("\n".join([str(report), *(line for job in report.abandoned for line in _job_lines(job))]))
+
+
+def _number_or_name(text: str | None) -> str | int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else text
 
 
 def _job_lines(job: JobInfo) -> list[str]:

@@ -11,8 +11,10 @@ from typing import Any
 
 from attrs import define
 
+from tricorn.admission import Admission
 from tricorn.connection import Connection
 from tricorn.contracts import Dispatcher, Kind, Listener
+from tricorn.datagram import Datagram
 from tricorn.deadline import Deadline
 from tricorn.engine import Engine, Plan
 from tricorn.events import Status
@@ -38,10 +40,7 @@ class _Held:
     peer: Any
     kind: Kind
     socket: Any = None
-    data: bytes = b""
     local: object = None
-    truncated: bool = False
-    control: tuple[tuple[int, int, bytes], ...] = ()
     fault: BaseException | None = None
 
     def open(self, deadline: Deadline) -> None:
@@ -79,7 +78,7 @@ def _hold(request: Any, client_address: Any) -> Any:
         return _Held(request, client_address, Kind.STREAM, request)
     if isinstance(request, tuple) and len(request) == 2 and isinstance(request[1], _sockets.socket):
         data, sock = request
-        return _Held(request, client_address, Kind.DATAGRAM, sock, data)
+        return Datagram(data, client_address, sock)
     return _Held(request, client_address, Kind.ITEM)
 
 
@@ -162,7 +161,7 @@ class Carrier:
 
     def __init__(self, server: Any, dispatcher: Dispatcher, *, fed: bool) -> None:
         self._server = server
-        plan = Plan(_serving(server), contextvars.copy_context(), None, MAX_REQUESTS, DRAIN_TIMEOUT_S)
+        plan = Plan(_serving(server), contextvars.copy_context(), None, Admission(MAX_REQUESTS), DRAIN_TIMEOUT_S)
         self._feed = None if fed else _Feed(dispatcher.concurrency or MAX_REQUESTS)
         self._engine = Engine(dispatcher, plan, Ledger(Observers()), (self._feed,) if self._feed else ())
         self._thread: threading.Thread | None = None

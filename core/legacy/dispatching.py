@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -84,12 +85,18 @@ def _dispatcher_of(column: str) -> type[Dispatcher] | None:
     if column not in names:
         return None
     dispatcher: type[Dispatcher] = _catalogue().find(Corner.DISPATCHER, names[column]).load()
-    if dispatcher.forks and not _takes_single_jobs(dispatcher):
-        raise ConfigurationError(f"dispatcher '{names[column]}' forks, and takes no single requests")
     shapes: Any = dispatcher.shapes
     if isinstance(shapes, frozenset) and not shapes & {Shape.CLASS, Shape.FUNCTION}:
         said = ", ".join(sorted(shape.value for shape in shapes))
         raise ConfigurationError(f"dispatcher '{names[column]}' calls no request-handler class, only: {said}")
+    if dispatcher.forks is True and not _takes_single_jobs(dispatcher):
+        raise ConfigurationError(f"dispatcher '{names[column]}' forks, and takes no single requests")
+    missing = _required(dispatcher)
+    if missing:
+        raise ConfigurationError(
+            f"dispatcher '{names[column]}' needs {', '.join(missing)}, which a class attribute cannot say; "
+            f"compose it: Server(transport, {dispatcher.__name__}(...), handler)"
+        )
     return dispatcher
 
 
@@ -98,6 +105,13 @@ def _options_of(dispatcher: type) -> dict[str, Any]:
     from tricorn.names import part_options
 
     return {option.name: option.default for option in part_options(dispatcher)}
+
+
+def _required(dispatcher: type) -> list[str]:
+    """What its constructor cannot do without."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(dispatcher).parameters.values()
+    return [each.name for each in parameters if each.kind in kinds and each.default is inspect.Parameter.empty]
 
 
 def _takes_single_jobs(dispatcher: type[Dispatcher]) -> bool:

@@ -19,6 +19,7 @@ from tricorn.errors import (
 )
 from tricorn.events import Event, Outcome, Status
 from tricorn.observe.escape import escape, escape_address, escape_error, escape_traceback
+from tricorn.observe.spacing import Spacing
 
 __all__ = ["LogObserver"]
 
@@ -83,6 +84,9 @@ class LogObserver:
     DEBUG     a request started, completed, timed out, or the peer went away
     ========  ==============================================================================================
 
+    Refusals that come in numbers (by a limit, by ``verify``, by a listener) are told once a second for each reason,
+    with how many like it were not told.
+
     What peers may have chosen is escaped (`tricorn.observe.escape`), so nobody can forge a record.  The record of a
     failed request has ``exc_info``, for log handlers that want the exception itself; its escaped text is in
     ``exc_text`` already, which `logging.Formatter` prefers.  Safe from any thread; blocks as long as the logger's
@@ -95,6 +99,7 @@ class LogObserver:
         self.logger = logging.getLogger("tricorn") if logger is None else logger
         #: How many records could not be written because logging raised.
         self.dropped = 0
+        self._refusals = Spacing()
         self._tellers: dict[type, Callable[[Any], None]] = {
             facts.ServerStarted: self._server_started,
             facts.ServerStopping: self._server_stopping,
@@ -167,7 +172,13 @@ class LogObserver:
             self._tell_outcome(level, outcome, outcome.error)
 
     def _job_refused(self, event: facts.JobRefused) -> None:
-        self._tell_refusal(event.outcome)
+        outcome = event.outcome
+        if outcome.error is not None:
+            self._tell_refusal(outcome)
+        elif self.logger.isEnabledFor(INFO):
+            untold = self._refusals.pass_or_count(outcome.detail)
+            if untold is not None:
+                self._tell_outcome(INFO, outcome, untold=untold)
 
     def _tell_refusal(self, outcome: Outcome) -> None:
         if outcome.error is None or _is_ordinary(outcome.error):
@@ -175,12 +186,15 @@ class LogObserver:
         else:
             self._tell_outcome(WARNING, outcome, outcome.error)
 
-    def _tell_outcome(self, level: int, outcome: Outcome, error: BaseException | None = None) -> None:
+    def _tell_outcome(
+        self, level: int, outcome: Outcome, error: BaseException | None = None, untold: int = 0
+    ) -> None:  # fmt: skip
         if self.logger.isEnabledFor(level):
+            more = f" ({untold} more of these since the last one told)" if untold else ""
             self._write(
-                level, "request %d from %s %s at stage %s after %.3f s%s",
+                level, "request %d from %s %s at stage %s after %.3f s%s%s",
                 outcome.id, escape_address(outcome.peer), outcome.status.value, outcome.stage.value, outcome.age,
-                _reason(outcome), error=error,
+                _reason(outcome), more, error=error,
             )  # fmt: skip
 
     def _accept_paused(self, event: facts.AcceptPaused) -> None:

@@ -175,6 +175,38 @@ def test_handlers_stay(script: Script) -> None:
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@every_dispatcher
+def test_the_programs_own_handler_gets_it_too(dispatcher: str, script: Script) -> None:
+    """Once, in its own process, after the end; so that what it does about the exit status still happens."""
+    program = script(
+        """
+        import os, signal, sys
+        from tricorn import Server
+        from tricorn.strategies import Fork, ProcessPool, Sync, Thread, ThreadPool
+        from tricorn.transports import TCP
+
+        def mine(number, frame):
+            print("mine", server.report.clean, os.getpid() == program, flush=True)
+            sys.exit(70)
+
+        def handler(connection):
+            connection.send(b"held")
+
+        program = os.getpid()
+        signal.signal(signal.SIGTERM, mine)
+        server = Server(TCP("127.0.0.1", 0), eval(sys.argv[1]), handler)
+        server.bind()
+        print(server.address[1], flush=True)
+        server.serve_forever(signals=True)
+        """,
+        dispatcher,
+    )
+    with begin(program):
+        program.send_signal(signal.SIGTERM)
+        out, err = program.communicate(timeout=30)
+    assert (out, err, program.returncode) == ("mine True True\n", "", 70)
+
+
 def test_handlers_return_after_an_error() -> None:
     """The previous handlers come back when serving ends by an exception, too."""
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,3 +32,29 @@ def dial(nothing_left_behind: None) -> Iterator[Callable[..., socket.socket]]:
             return client
 
         yield connect
+
+
+@pytest.fixture(scope="module")
+def servants_of_multiprocessing() -> Iterator[None]:
+    """What `multiprocessing` and loky start once for a whole program is no leak of the first test."""
+    from multiprocessing import forkserver, resource_tracker
+
+    trackers: list[Any] = [resource_tracker._resource_tracker]  # type: ignore[attr-defined]
+    if find_spec("loky") is not None:
+        from loky.backend import resource_tracker as lokys
+
+        trackers.append(lokys._resource_tracker)
+    for tracker in trackers:
+        tracker.ensure_running()
+    forkserver.ensure_running()
+    yield
+    forkserver._forkserver._stop()
+    for tracker in trackers:
+        tracker._stop()
+
+
+@pytest.fixture
+def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`remote_handlers.py`, which workers of executors can import too."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    return import_module("remote_handlers")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import re
@@ -12,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,15 @@ class Cluster:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def servants_of_distributed() -> None:
-    """Its thread pools for one's own process are made once and stay."""
+def servants_of_distributed() -> Iterator[None]:
+    """It has a thread for one's whole program, which is no leak of the first test; nor may it outlive these tests."""
     from distributed import utils
 
-    utils._offload_executor.submit(int).result()
+    old = utils._offload_executor
+    old.submit(int).result()
+    yield
+    utils._offload_executor = ThreadPoolExecutor(1)
+    old.shutdown()
 
 
 @pytest.fixture
@@ -97,13 +101,6 @@ def cluster(nothing_left_behind: None, tmp_path: Path) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path)
     yield cluster
     cluster.close()
-
-
-@pytest.fixture
-def handlers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module of handlers, which workers import too."""
-    monkeypatch.syspath_prepend(str(HERE))
-    return importlib.import_module("remote_handlers")
 
 
 @contextmanager
@@ -246,6 +243,28 @@ def test_a_message_that_kills_its_worker(cluster: Cluster, handlers: Any, dial: 
         client = dial(server.addresses[0], b"say on\n")
         assert hear(client) == "ON\n"
     assert [first.poll(), second.poll()].count(None) == 1
+
+
+def test_a_successor_at_the_same_address(cluster: Cluster, handlers: Any, dial: Dial, recorder: Recorder) -> None:
+    """A worker that is started again on its old port does not get the message that the old one may have begun."""
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    victim = cluster.add_worker(port)
+    path, book = cluster.folder / "gate", cluster.folder / "book"
+    os.mkfifo(path)
+    with served(Dask(cluster.address), handlers.obey, observers=[recorder]) as server:
+        client = dial(server.addresses[0], f"note {book} before\ngate {path}\nnote {book} after\n".encode())
+        with open(path, "w"):
+            victim.kill()
+            assert rest(client) == f"{book} before\n".encode()
+        assert recorder.outcome(1).status is Status.LOST
+        successor = cluster.add_worker(port)
+        other = dial(server.addresses[0], b"pid\n")
+        other.settimeout(30)
+        assert int(hear(other)) == successor.pid
+        other.sendall(f"note {book} again\n".encode())
+        assert hear(other)
+    assert book.read_text().split() == ["before", "again"]
 
 
 def test_workers_that_come_later(cluster: Cluster, handlers: Any, dial: Dial) -> None:

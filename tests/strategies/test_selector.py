@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from tricorn import Server
+from tricorn import Server, message_loop, message_parts
 from tricorn.contracts import Dispatcher
 from tricorn.errors import ConfigurationError, IncompatibleParts, StateError, WorkerLost
 from tricorn.events import JobFinished, JobStarted, ServerStopping, Status
 from tricorn.handlers import BaseRequestHandler, LengthPrefixed, Lines, message
-from tricorn.strategies import Fork, ProcessPool, Selector, Sync, Thread, ThreadPool, selector
+from tricorn.strategies import Fork, ProcessPool, Selector, Sync, Thread, ThreadPool
 from tricorn.testing.bounds import in_thread
 from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP, UDP, Memory, UnixStream
@@ -145,16 +145,19 @@ def test_no_state_in_other_processes(dispatcher: Any) -> None:
 
 
 def test_one_server_at_a_time(dial: Dial) -> None:
-    """The table belongs to one server; when that is closed, another may have it."""
+    """The table belongs to one server, which another cannot disturb; when that is closed, another may have it."""
     dispatcher = Selector()
     with (
         Server(TCP(), dispatcher, shout) as server,
         Server(TCP(), dispatcher, shout, log=False, drain_timeout=0.1) as other,
     ):
         server.start()
-        assert line(dial(server.address, b"a\n")) == b"A\n"
+        client = dial(server.address, b"a\n")
+        assert line(client) == b"A\n"
         with pytest.raises(StateError, match="serves already"):
             other.serve_forever()
+        client.sendall(b"b\n")
+        assert line(client) == b"B\n"
     with Server(TCP(), dispatcher, shout) as server:
         server.start()
         assert line(dial(server.address, b"a\n")) == b"A\n"
@@ -423,7 +426,7 @@ def test_a_thousand_idle_connections(script: Any) -> None:
     program = script(
         """
         import resource, socket, threading
-        from tricorn import Server
+        from tricorn import Server, message_loop, message_parts
         from tricorn.handlers import Lines, message
         from tricorn.strategies import Selector, ThreadPool
         from tricorn.transports import TCP
@@ -541,7 +544,7 @@ def test_leaving_while_a_message_is_worked_on(
 ) -> None:
     """The message is worked on to its end, nobody spins meanwhile, and there is one outcome; others are served."""
     polls = 0
-    make_poller = selector.make_poller
+    make_poller = message_loop.make_poller
 
     def counting() -> Any:
         poller = make_poller()
@@ -555,7 +558,7 @@ def test_leaving_while_a_message_is_worked_on(
             register=poller.register, modify=poller.modify, unregister=poller.unregister, poll=poll, close=poller.close
         )
 
-    monkeypatch.setattr(selector, "make_poller", counting)
+    monkeypatch.setattr(message_loop, "make_poller", counting)
     recorder, transport = Recorder(), UnixStream(tmp_path / "s") if unix else TCP()
     dispatcher = Selector(then=ThreadPool(2))
     with (
@@ -683,24 +686,73 @@ def test_a_killed_worker(dispatcher: Any, dial: Dial) -> None:
     assert (report.lost, report.completed) == (3, 1)
 
 
-def test_no_descriptor_for_a_reply(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is none left, the connection fails whose message it was, and the server goes on."""
-    left = [2]
+@pytest.mark.parametrize("fails", [{2}, {2, 3}], ids=["none but the spare ones", "none at all"])
+def test_no_descriptor_for_a_reply(fails: set[int], dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is none left, those are used that are held back for it; where those were taken, too, the connection
+    fails whose message it was, and the server goes on."""
+    calls = [0]
 
     def socketpair() -> Any:
-        left[0] -= 1
-        if left[0] == 0:
+        calls[0] += 1
+        if calls[0] in fails:
             raise OSError(24, "Too many open files")
         return socket.socketpair()
 
-    monkeypatch.setattr(selector, "socket", SimpleNamespace(socketpair=socketpair))
+    monkeypatch.setattr(message_parts, "socket", SimpleNamespace(socketpair=socketpair))
     recorder = Recorder()
     with Server(TCP(), Selector(then=Fork()), shout, log=False, observers=[recorder]) as server:
         server.start()
         assert line(dial(server.address, b"a\n")) == b"A\n"
-        assert line(dial(server.address, b"b\n")) == b""
-        assert recorder.outcome(1).status is Status.FAILED
+        if 3 in fails:
+            assert line(dial(server.address, b"b\n")) == b""
+            assert recorder.outcome(1).status is Status.FAILED
+        else:
+            assert line(dial(server.address, b"b\n")) == b"B\n"
         assert line(dial(server.address, b"c\n")) == b"C\n"
+
+
+@forks
+def test_others_hold_all_descriptors(dispatcher: Any, script: Any) -> None:
+    """In a server without descriptors left, because clients hold them, those who are connected are served."""
+    program = script(
+        """
+        import resource, socket, sys
+        from tricorn import Server, message_loop, message_parts
+        from tricorn.events import AcceptPaused
+        from tricorn.handlers import Lines, message
+        from tricorn.strategies import Fork, ProcessPool, Selector
+        from tricorn.transports import TCP
+
+        def told(event):
+            if isinstance(event, AcceptPaused):
+                print("full", flush=True)
+
+        handler = message(Lines())(bytes.upper)
+        dispatcher = Selector(then={"Fork": Fork, "ProcessPool": lambda: ProcessPool(2)}[sys.argv[1]]())
+        server = Server(TCP(), dispatcher, handler, log=False, observers=[told])
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        server.bind()
+        print(server.address[1], flush=True)
+        print(server.serve_forever(signals=True), flush=True)
+        """,
+        type(dispatcher().then).__name__,
+    )
+    with ExitStack() as stack:
+        address = ("127.0.0.1", int(program.stdout.readline()))
+        clients = [stack.enter_context(socket.create_connection(address, timeout=10))]
+        clients[0].sendall(b"first\n")
+        assert line(clients[0]) == b"FIRST\n"
+        clients += [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(80)]
+        assert program.stdout.readline() == "full\n"
+        for n in range(5):
+            for client in clients[:5]:
+                client.sendall(b"a%d\n" % n)
+            for client in clients[:5]:
+                assert line(client) == b"A%d\n" % n
+    program.send_signal(signal.SIGTERM)
+    out, errors = program.communicate(timeout=20)
+    assert errors == ""
+    assert " failed" not in out
 
 
 @pytest.mark.parametrize("method", ["feed", "end"])
@@ -823,6 +875,19 @@ def test_drain_of_one_that_is_silent_in_a_message(dispatcher: Any, dial: Dial) -
         report = server.drain(10)
         assert (report.refused, report.clean) == (1, True)
         assert "the stream ended in the middle of a line" in str(recorder.outcome(1).error)
+
+
+@here
+def test_drain_of_one_that_broke_the_framing(dispatcher: Any, dial: Dial) -> None:
+    """One that is to see our last words, and does not leave, is waited for a second, and not until the deadline."""
+    handler = message(Lines(5, error_reply=b"too long\n"))(bytes.upper)
+    with Server(TCP(), dispatcher(), handler, log=False) as server:
+        server.start()
+        client = dial(server.address, b"too long a line")
+        assert line(client) == b"too long\n"
+        report = server.drain(10)
+        assert report.refused == 1
+        assert report.duration < 8
 
 
 def test_drain_waits_for_messages(gate: Gate, dial: Dial) -> None:
