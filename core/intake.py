@@ -47,6 +47,8 @@ class ListenerIntake(Intake):
         self._asked = False
         #: The way out: see `_leave`.
         self._leaving = Leaving(self.listeners)
+        #: True where another process serves, which has a copy of this.
+        self.served_elsewhere = False
         #: Somebody has asked for jobs; accepting has failed for good.
         self._pulled = self._broken = False
         self._gate = gate = service.gate
@@ -239,8 +241,8 @@ class ListenerIntake(Intake):
                 return True
             reaction = Reaction.PAUSE
         if reaction is Reaction.PAUSE:
-            if self._gate is not None and error.errno in (EMFILE, ENFILE):
-                self._gate.out_of_descriptors(listener)
+            if self._gate is not None and error.errno in (EMFILE, ENFILE) and self._gate.find_descriptors(listener):
+                return True
             self._pause(error)
         elif reaction is Reaction.END:
             with suppress(ValueError):  # another thread has seen it too
@@ -333,9 +335,10 @@ class ListenerIntake(Intake):
         return self._stopped
 
     def stop(self) -> None:
-        if self._broken or not self._pulled:
-            self._finish()  # at once: nobody was to be let in yet, or nobody can be any more
-        self._leaving.begin()
+        if not self.served_elsewhere:
+            if self._broken or not self._pulled:
+                self._finish()  # at once: nobody was to be let in yet, or nobody can be any more
+            self._leaving.begin()
         self._stop.signal()  # also in a forked child: the socket is the parent's too, and stops it
 
     def _on_stop(self) -> None:

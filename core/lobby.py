@@ -124,6 +124,14 @@ class Lobby:
             return None
         return until
 
+    def clear(self) -> bool:
+        """Close them all, now; True if there were any."""
+        with self._lock:
+            there_were = bool(self._leaving)
+            for fd in list(self._leaving):
+                self._part(fd)
+        return there_were
+
     def _look_at(self, fd: int) -> None:
         if fd not in self._leaving:
             return
@@ -141,10 +149,9 @@ class Lobby:
 
     def close(self) -> None:
         """Close them all."""
+        self.clear()
         with self._lock:
             self._closed = True
-            for fd in list(self._leaving):
-                self._part(fd)
             self._selector.close()
 
 

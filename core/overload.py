@@ -234,10 +234,14 @@ class Gate:
         else:
             self.lobby.take(sock)
 
-    def out_of_descriptors(self, listener: Listener) -> None:
-        """accept(2) said so: where the policy is to turn away, let those who wait know."""
+    def find_descriptors(self, listener: Listener) -> bool:
+        """There are none left.  True if those that were lingering have given some back; else, where the policy is to
+        turn away, those who wait at the door are told on the reserve."""
+        if self.lobby.clear():
+            return True
         if self._reserve is not None and listener.kind is _STREAM:
             self._reserve.spend(lambda: self._refuse_one(listener))
+        return False
 
     def _refuse_one(self, listener: Listener) -> bool:
         try:

@@ -107,6 +107,7 @@ def launch(
         theirs.close()
     for listener in engine.listeners:
         listener.disown()
+    engine.intake.served_elsewhere = True
     return ServerProcess(child, ours, engine, observers, ended)
 
 
