@@ -17,11 +17,14 @@ import tempfile
 import attrs
 from work import WORKS, Work
 
-from tricorn import Server
+from tricorn import Admission, Drop, Reject, Server, ShedOldest, Wait
 from tricorn.contracts import Kind, Transport
 from tricorn.handlers import BaseRequestHandler, Lines, message
 from tricorn.handlers.message_handler import MessageHandler
 from tricorn.transports import TCP, UDP, UnixDatagram, UnixStream
+
+#: What becomes of those for whom there is no room.
+POLICIES = {"wait": Wait(), "reject": Reject(b"busy\n"), "drop": Drop(), "shed-oldest": ShedOldest()}
 
 
 def transport(proto: str, backlog: int) -> Transport:
@@ -88,14 +91,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--handler", default="function", choices=["function", "class", "lines"])
     parser.add_argument("--bufsize", type=int, default=4096)
     parser.add_argument("--backlog", type=int, default=1024)
+    parser.add_argument("--places", type=int, default=20_000, help="most connections in one process")
+    parser.add_argument("--when-full", default="wait", choices=sorted(POLICIES))
     return parser.parse_args()
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     given = arguments()
+    admission = Admission(given.places, when_full=POLICIES[given.when_full])
     with Server(
-        transport(given.proto, given.backlog), given.dispatcher, handler_of(given), max_connections=20_000
+        transport(given.proto, given.backlog), given.dispatcher, handler_of(given), admission=admission
     ) as server:
         address = server.address
         where = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else address

@@ -122,7 +122,7 @@ class AsyncServing:
 
     def _if_never_begun(self, job: Job, task: asyncio.Task[None]) -> None:
         """What is cancelled before its first step is not even told."""
-        if task.cancelled():
+        if task.cancelled() and job.id in self._jobs:
             self._cut_short(job, asyncio.CancelledError())
 
     def _answer(self, job: Job) -> None:

@@ -96,6 +96,8 @@ class EngineCrew:
     def enlist(self, board: Board) -> None:
         """Count it in."""
         self.engine.service.ledger.boards.append(board)
+        if self.engine.fullness is not None:  # from now on, though it is not there yet
+            self.engine.fullness.tell(board.number, room=True)
 
     def dismiss(self, board: Board, ended: str, *, cancelled: bool) -> tuple[int, ...]:
         """Keep its counts, and give each job that it left an outcome."""

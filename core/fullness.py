@@ -34,7 +34,7 @@ class Fullness:
 
 
 class ToldPermits(Permits):
-    """Permits that tell a `Fullness` when there are none left, and when there are some again."""
+    """Permits that tell a `Fullness` when there are some again, and, if they are told so, when there are none left."""
 
     __slots__ = ("_fullness", "_number")
 
@@ -43,14 +43,11 @@ class ToldPermits(Permits):
         self._fullness, self._number = fullness, number
         fullness.tell(number, room=capacity > 0)
 
-    def take(self) -> bool:
-        """One permit, if there is one."""
-        taken = super().take()
-        if not self._free:
-            self._fullness.tell(self._number, room=False)
-            if self._free:  # one came back between the two lines above
-                self._fullness.tell(self._number, room=True)
-        return taken
+    def filled(self) -> None:
+        """The last one was not only taken, to see who is there, but used."""
+        self._fullness.tell(self._number, room=False)
+        if self._free:  # one came back between the two lines
+            self._fullness.tell(self._number, room=True)
 
     def give(self) -> None:
         """Give one back."""

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOMEM
-from os import strerror
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ListenerIntake"]
 
 _ITEM = Kind.ITEM
+#: Jobs after which a thread that has never had to wait looks at what is watched all the same.
+LOOK_EVERY = 64
 
 
 class ListenerIntake(Intake):
@@ -53,12 +54,9 @@ class ListenerIntake(Intake):
         self._pulled = self._broken = False
         self._gate = gate = service.gate
         self._doorman: Doorman | None = None
-        self._reminder: threading.Timer | None = None
         if gate is not None:
             gate.react = self._react
-            self._watches[gate.bell.fileno()] = gate.bell.clear
-            if gate.lobby.fileno() >= 0:
-                self._watches[gate.lobby.fileno()] = gate.lobby.sweep
+            self._watches.update(gate.watches())
 
     # -- pulling
 
@@ -67,8 +65,12 @@ class ListenerIntake(Intake):
         if waiter is None:
             return
         try:
+            served = 0
             while (job := self._take(waiter, None)) is not None:
                 yield job
+                served += 1
+                if not served % LOOK_EVERY:
+                    waiter.wait(0)  # for what is watched: the queue may never be empty
         finally:
             waiter.close()
 
@@ -179,7 +181,7 @@ class ListenerIntake(Intake):
                 if not self._react(error, listener):
                     return None
             except MemoryError:
-                self._pause(OSError(ENOMEM, strerror(ENOMEM)))
+                self._pause(OSError(ENOMEM, "out of memory"))
                 return None
             else:
                 self._retries = 0
@@ -197,8 +199,10 @@ class ListenerIntake(Intake):
         except MemoryError as error:
             job.refuse("out of memory", error)
             return False
-        if started and self._doorman is not None and not self.service.permits.free:
-            self._doorman.call()
+        if self._gate is not None and started and not self.service.permits.free:
+            self._gate.filled()
+            if self._doorman is not None:
+                self._doorman.call()
         return started
 
     # -- at the door: see `tricorn.overload`
@@ -221,16 +225,6 @@ class ListenerIntake(Intake):
             if self._starts(job):
                 return job
         return None
-
-    def _remind(self, waiter: Waiter) -> None:
-        """A loop that goes by our descriptor needs somebody to raise it."""
-        due = None if self._gate is None or self._asked else self._gate.due
-        if due is None or (self._reminder is not None and self._reminder.is_alive()):
-            return
-        self._reminder = threading.Timer(due, waiter.poke.signal)
-        self._reminder.daemon = True
-        with suppress(RuntimeError):  # no thread to be had: then when the next one comes
-            self._reminder.start()
 
     def _react(self, error: OSError, listener: Listener) -> bool:
         """True: accept again at once."""
@@ -277,7 +271,8 @@ class ListenerIntake(Intake):
         while not self._stopped and not permits.take():
             if permits.notify(waiter.poke):  # else one was given back meanwhile, of which nobody would tell us
                 waiter.listen(self._mind_the_door())
-                self._remind(waiter)
+                if self._gate is not None and not self._asked:
+                    self._gate.remind(waiter.poke)
                 return None
         if self._stopped:
             return None
@@ -310,8 +305,7 @@ class ListenerIntake(Intake):
         pause = self._resume_at - monotonic() if self._resume_at else 0.0
         waiter.listen(pause <= 0)
         if self._gate is not None:
-            self._gate.rested()
-            self._remind(waiter)
+            self._gate.rested(None if self._asked else waiter.poke)
         if self._leaving.begun:
             pause = self._leaving.slice()
         if pause > 0 and not self._asked:  # rare; a loop that goes by our descriptor needs somebody to raise it
@@ -389,10 +383,6 @@ class ListenerIntake(Intake):
         """Give the wake-up's descriptors back; the listeners are closed by whoever serves."""
         if self._doorman is not None:
             self._doorman.dismiss()
-        if self._reminder is not None:
-            self._reminder.cancel()
-            if self._reminder.is_alive():
-                self._reminder.join(1.0)
         if self._gate is not None:
             self._gate.close()
         if self._loop_waiter is not None:

@@ -7,6 +7,7 @@ gate, and takes permits only.
 from __future__ import annotations
 
 import select
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -40,6 +41,8 @@ BATCH = 64
 LOOK_S = 0.05
 #: Seconds that a neighbour gets to take in what this process has no room for.
 NEIGHBOUR_S = 0.02
+#: Seconds that they get to be there: processes of a pool are started one after the other.
+START_S = 0.25
 #: Seconds that a conversation must have been idle to be shed, or was asked to end before another one is.
 IDLE_S = 0.25
 
@@ -64,6 +67,7 @@ class Gate:
         self._permits = permits
         self._ledger = ledger
         self._fullness = fullness
+        self._made_at = monotonic()
         #: Those who come are turned away when full; else they are left in the kernel.
         self.turns_away = isinstance(self._policy, (Reject, Drop))
         #: Something is to be done while full.
@@ -76,9 +80,17 @@ class Gate:
         #: Accepted and without a place, the first to come first, with the time.
         self._waiting: deque[tuple[Request, float]] = deque()
         self._look_at = 0.0
+        self._reminder: threading.Timer | None = None
         self._shed: tuple[Any, float] | None = None
         #: What the intake does about an error of accept(2); True: accept again at once.
         self.react: Callable[[OSError, Listener], bool] = lambda error, listener: False
+
+    def watches(self) -> dict[int, Callable[[], None]]:
+        """What whoever waits for requests should wait for, too, and what to do then."""
+        found: dict[int, Callable[[], None]] = {self.bell.fileno(): self.bell.clear}
+        if self.lobby.fileno() >= 0:
+            found[self.lobby.fileno()] = self.lobby.sweep
+        return found
 
     # -- for every request
 
@@ -93,6 +105,11 @@ class Gate:
         """Its job is over."""
         if self._counts is not None:
             self._counts.leave(request)
+
+    def filled(self) -> None:
+        """Somebody was let in, and there is no permit left."""
+        if isinstance(self._permits, ToldPermits):
+            self._permits.filled()
 
     def next_waiting(self) -> tuple[Request, float] | None:
         """The one that waits longest, and since when; the caller has a permit for it."""
@@ -115,7 +132,7 @@ class Gate:
         if not self.acts:
             return False
         now = monotonic()
-        if self._fullness is not None and self._fullness.anywhere:
+        if self._fullness is not None and (self._fullness.anywhere or now - self._made_at < START_S):
             self._look_at = now + NEIGHBOUR_S
             return False
         if self.turns_away:
@@ -141,10 +158,24 @@ class Gate:
             return timeout if due is None else due
         return min(due, timeout)
 
-    def rested(self) -> None:
-        """There is room: nothing is to be looked at again for want of it."""
+    def rested(self, wakeup: WakeUp | None = None) -> None:
+        """There is room: nothing is to be looked at again for want of it.  ``wakeup`` as for `remind`."""
         self._look_at = 0.0
         self.sweep()
+        if wakeup is not None:
+            self.remind(wakeup)
+
+    def remind(self, wakeup: WakeUp) -> None:
+        """Raise ``wakeup`` at `due`: for a loop that goes by a descriptor and does not ask."""
+        due = self.due
+        if due is None or (self._reminder is not None and self._reminder.is_alive()):
+            return
+        self._reminder = reminder = threading.Timer(due, wakeup.signal)
+        reminder.daemon = True
+        try:
+            reminder.start()
+        except RuntimeError:  # no thread to be had: then when the next one comes
+            self._reminder = None
 
     def sweep(self) -> None:
         """See off those whose time is over."""
@@ -256,6 +287,9 @@ class Gate:
         while self._waiting:
             request, _ = self._waiting.popleft()
             self._send_away(request, STOPPING)
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder.join(1.0)
         self.lobby.close()
         if self._reserve is not None:
             self._reserve.close()

@@ -69,7 +69,10 @@ BINARIES = [
     (binary(b"", kind=0x00, command=0x20), ProxyHeader(2)),
     (binary(b"anything", kind=0xFF, command=0x20), ProxyHeader(2)),
     (binary(b"anything", kind=0x00), ProxyHeader(2)),
-    (binary(INET + tlv(4, bytes(100))), ProxyHeader(2, ("192.0.2.1", 40000), ("198.51.100.7", 443), ((4, bytes(100)),))),
+    (
+        binary(INET + tlv(4, bytes(100))),
+        ProxyHeader(2, ("192.0.2.1", 40000), ("198.51.100.7", 443), ((4, bytes(100)),)),
+    ),
 ]
 
 
@@ -92,7 +95,7 @@ def test_a_header_may_come_byte_by_byte(data, expected):
     reader = HeaderReader()
     for place in range(len(data)):
         assert reader.header is None
-        assert 0 < reader.room
+        assert reader.room > 0
         assert reader.push(data[place : place + 1]) == 1
     assert reader.header == expected
     assert reader.room == 0

@@ -1,4 +1,4 @@
-"""What the tests of `Selector` share: the dispatchers that it hands messages to, a client's eyes, and a held function."""
+"""What the tests of `Selector` share: dispatchers to hand messages to, a client's eyes, and a held function."""
 
 from __future__ import annotations
 

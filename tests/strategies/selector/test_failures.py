@@ -37,21 +37,17 @@ def test_half_close(everywhere: Any, dial: Dial) -> None:
         assert server.drain().completed == 1
 
 
-@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
-def test_leaving_while_a_message_is_worked_on(
-    unix: bool, reset: bool, gate: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, line: Line
-) -> None:
-    """The message is worked on to its end, nobody spins meanwhile, and there is one outcome; others are served."""
-    polls = 0
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with every turn of a loop."""
+    turns: list[None] = []
     make_poller = message_loop.make_poller
 
     def counting() -> Any:
         poller = make_poller()
 
         def poll(timeout: float | None = None) -> Any:
-            nonlocal polls
-            polls += 1
+            turns.append(None)
             return poller.poll(timeout)
 
         return SimpleNamespace(
@@ -59,6 +55,15 @@ def test_leaving_while_a_message_is_worked_on(
         )
 
     monkeypatch.setattr(message_loop, "make_poller", counting)
+    return turns
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+@pytest.mark.parametrize("reset", [False, True], ids=["close", "reset"])
+def test_leaving_while_a_message_is_worked_on(
+    unix: bool, reset: bool, gate: Any, tmp_path: Any, polls: list[None], line: Line
+) -> None:
+    """The message is worked on to its end, nobody spins meanwhile, and there is one outcome; others are served."""
     recorder, transport = Recorder(), UnixStream(tmp_path / "s") if unix else TCP()
     dispatcher = Selector(then=ThreadPool(2))
     with (
@@ -81,11 +86,11 @@ def test_leaving_while_a_message_is_worked_on(
         if reset and not unix:
             leaving.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         leaving.close()
-        before = polls
+        before = len(polls)
         for n in range(50):
             staying.sendall(b"%d\n" % n)
             assert line(staying) == b"%d\n" % n
-        assert polls - before < 500
+        assert len(polls) - before < 500
         gate.free.set()
         staying.sendall(b"last\n")
         assert line(staying) == b"last\n"
