@@ -269,6 +269,11 @@ class Engine:
         """On the serving thread, after `request_stop`: no more connections come in."""
         self._close_listeners(lambda listener: listener.kind is Kind.STREAM)
 
+    def leave_it_to_another_process(self) -> None:
+        """A process that was forked from this one serves; here `request_stop` only passes the word on."""
+        if isinstance(self.intake, ListenerIntake):
+            self.intake.served_elsewhere = True
+
     def _drain_jobs(self) -> None:
         """Tell them that the server is stopping; safe from any thread."""
         for job in list(self.service.ledger.jobs.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -51,7 +52,9 @@ class ListenerIntake(Intake):
         #: True where another process serves, which has a copy of this.
         self.served_elsewhere = False
         #: Somebody has asked for jobs; accepting has failed for good.
-        self._pulled = self._broken = False
+        self._broken = False
+        #: The process that has asked for jobs, or 0.
+        self._pid = 0
         self._gate = gate = service.gate
         self._doorman: Doorman | None = None
         if gate is not None:
@@ -96,7 +99,7 @@ class ListenerIntake(Intake):
             waiter.close()
 
     def _new_waiter(self, *, shared: bool = True) -> Waiter:
-        self._pulled = True
+        self._pid = os.getpid()
         watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
         return make_waiter(self.listeners, watches, shared=shared)
 
@@ -137,7 +140,9 @@ class ListenerIntake(Intake):
     def _wait_to_leave(self, waiter: Waiter, permitted: bool, last_chance: bool) -> None:
         """Stopping, with nothing accepted just now; ``last_chance``: no new peer was let in before that, either."""
         leaving = self._leaving
-        if leaving.is_overdue or (permitted and last_chance and not self._resume_at):
+        full = not permitted  # for those who are queued it is worth waiting
+        nobody = leaving.is_time and not leaving.anybody_there() if full else last_chance and not self._resume_at
+        if nobody or leaving.is_overdue:
             self._finish()
             return
         waiter.unwatch(self._stop.fileno())  # it stays up, so that all see it
@@ -329,11 +334,11 @@ class ListenerIntake(Intake):
         return self._stopped
 
     def stop(self) -> None:
-        if not self.served_elsewhere:
-            if self._broken or not self._pulled:
+        if self._pid == os.getpid() or not (self._pid or self.served_elsewhere):
+            if self._broken or not self._pid:
                 self._finish()  # at once: nobody was to be let in yet, or nobody can be any more
             self._leaving.begin()
-        self._stop.signal()  # also in a forked child: the socket is the parent's too, and stops it
+        self._stop.signal()  # also from a forked child: the socket is the serving process's too, and stops it
 
     def _on_stop(self) -> None:
         self._leaving.begin()
@@ -349,6 +354,7 @@ class ListenerIntake(Intake):
         self._leaving.end()
 
     def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
+        self._pid = os.getpid()
         watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
         waiter = self._in_time(lambda: make_waiter((), watches))
         if waiter is None:
@@ -357,7 +363,7 @@ class ListenerIntake(Intake):
             if not self._stopped and not self._leaving.begun:
                 waiter.wait(timeout)
             if not to_the_end:
-                return self._leaving.begun
+                return self._leaving.begun or self._stopped
             if self._leaving.begun:
                 waiter.unwatch(self._stop.fileno())
             while self._leaving.begun and not self._stopped:  # others accept, and we see when nothing is left

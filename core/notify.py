@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from tricorn.engine import Engine
     from tricorn.observers import Observers
 
-__all__ = ["ServiceManager", "Watchdog", "notified", "reloading", "watchdog_seconds"]
+__all__ = ["SEND_S", "ServiceManager", "Watchdog", "notified", "reloading", "watchdog_seconds"]
+
+
+#: Seconds that a message waits for a service manager that does not read.
+SEND_S = 1.0
 
 
 def watchdog_seconds(environment: Mapping[str, str] | None = None) -> float | None:
@@ -32,16 +36,17 @@ def watchdog_seconds(environment: Mapping[str, str] | None = None) -> float | No
     """
     environment = os.environ if environment is None else environment
     pid, text = environment.get("WATCHDOG_PID"), environment.get("WATCHDOG_USEC", "")
-    if (pid is not None and pid != str(os.getpid())) or not (text.isascii() and text.isdigit()):
+    if (pid is not None and pid != str(os.getpid())) or not (text.isascii() and text.isdigit() and len(text) < 19):
         return None
     return int(text) / 1e6 or None
 
 
 @define(eq=False)
 class ServiceManager:
-    """Who reads NOTIFY_SOCKET.  An observer of a server; every method is safe from any thread, and none blocks.
+    """Who reads NOTIFY_SOCKET.  An observer of a server; every method is safe from any thread.
 
-    Nothing that goes wrong is raised: a server does not end because nobody listens to what it says of itself.
+    A message waits for `SEND_S` at most where it is not read, the watchdog's not at all.  Nothing that goes wrong is
+    raised: a server does not end because nobody listens to what it says of itself.
     """
 
     #: What it wants to hear of.
@@ -59,12 +64,12 @@ class ServiceManager:
             return None
         return cls(b"\0" + os.fsencode(name[1:]) if name[0] == "@" else name)
 
-    def tell(self, *assignments: str) -> bool:
-        """Send ``NAME=value`` lines as one message; True if the kernel took it."""
+    def tell(self, *assignments: str, patience: float = SEND_S) -> bool:
+        """Send ``NAME=value`` lines as one message, within ``patience`` seconds; True if the kernel took it."""
         if os.getpid() != self._pid:
             return False
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
+            sock.settimeout(patience)
             sock.sendto("\n".join(assignments).encode(), self._address)
             return True
         return False
@@ -86,7 +91,7 @@ class ServiceManager:
 
     def turning(self) -> None:
         """The watchdog's clock begins anew."""
-        self.tell("WATCHDOG=1")
+        self.tell("WATCHDOG=1", patience=0)
 
 
 class Watchdog:
@@ -141,11 +146,10 @@ def notified(engine: Engine, observers: Observers, *, asked: bool = True) -> Ite
         yield None
         return
     observers.add(manager)
-    limit = watchdog_seconds()
-    if limit is None:
+    watchdog = _watchdog(manager)
+    if watchdog is None:
         yield manager
         return
-    watchdog = Watchdog(manager, limit)
     engine.intake.watch(watchdog.fileno(), watchdog.look)
     engine.between = watchdog.look
     try:
@@ -153,3 +157,12 @@ def notified(engine: Engine, observers: Observers, *, asked: bool = True) -> Ite
     finally:
         engine.between = None
         watchdog.close()
+
+
+def _watchdog(manager: ServiceManager) -> Watchdog | None:
+    """Where one is wanted, and the system has alarms and a descriptor for one; a server that has none serves."""
+    limit = watchdog_seconds()
+    if limit is not None:
+        with suppress(OSError):
+            return Watchdog(manager, limit)
+    return None

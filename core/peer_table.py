@@ -19,7 +19,7 @@ from tricorn.contracts import Job
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError
 from tricorn.messages import LINGER_BYTES, LINGER_S
-from tricorn.peer_socket import FRESH_S, SILENCE_S
+from tricorn.peer_socket import FRESH_S, REPLY_GRACE_S, SILENCE_S
 from tricorn.peers import Limits, Peer
 from tricorn.poller import QUIET, READ, WRITE, Poller
 
@@ -330,7 +330,7 @@ class PeerTable:
                 self._look_after(peer, FRESH_S)
         for peer in list(self.peers.values()):
             if peer.opening:
-                if self.now - peer.added >= SILENCE_S:
+                if self.now - peer.added >= REPLY_GRACE_S:
                     self._turn_away(peer)
             elif peer.idle and not peer.closing:
                 if peer.since - peer.added < FRESH_S and self.now - peer.added < FRESH_S:

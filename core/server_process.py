@@ -107,7 +107,7 @@ def launch(
         theirs.close()
     for listener in engine.listeners:
         listener.disown()
-    engine.intake.served_elsewhere = True
+    engine.leave_it_to_another_process()
     return ServerProcess(child, ours, engine, observers, ended)
 
 

@@ -69,7 +69,9 @@ def draining_signals(
     """A signal drains; ``patience`` says how long, by how many have come.  The previous handlers come back at the end.
 
     A handler of the program's own then gets the signal, too: it is raised ``again``, once.  Where there was none, the
-    program goes on, and decides by the report what its exit status is.  Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
+    program goes on, and decides by the report what its exit status is.
+
+    Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
     """
     require_main_thread()
     seen = last = 0

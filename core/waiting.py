@@ -66,7 +66,11 @@ class _EpollWaiter:
         self, listeners: Iterable[Readable], watches: Mapping[int, Callable[[], None]], *, shared: bool
     ) -> None:
         self.poke = WakeUp()
-        self._epoll = select.epoll()
+        try:
+            self._epoll = select.epoll()
+        except BaseException:
+            self.poke.close()
+            raise
         self._listeners = listeners
         self._flags = select.EPOLLIN | (select.EPOLLEXCLUSIVE if shared else 0)
         self._listening = False

@@ -85,7 +85,8 @@ for place, fd in enumerate(copies):
 for name in ("LISTEN_PID", "WATCHDOG_PID"):
     if os.environ.get(name) == "":
         os.environ[name] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-W", "error", *(["-c"] if "\\n" in program else ["-m"]), program, *arguments])
+what = "-c" if "\\n" in program else "-m"
+os.execv(sys.executable, [sys.executable, "-W", "error", what, program, *arguments])
 """
 
     def __init__(self, folder: Path) -> None:

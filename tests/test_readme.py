@@ -82,8 +82,8 @@ def expected_answer(program: str) -> tuple[bytes, bytes]:
 
 
 def test_there_are_programs_to_run() -> None:
-    """The first server, the one by names, the one of `http.server`; and three that end by themselves."""
-    assert (len(SERVING), len(ENDING)) == (3, 3)
+    """The first server, the one by names, `http.server`'s, the one of messages; and three that end by themselves."""
+    assert (len(SERVING), len(ENDING)) == (4, 3)
 
 
 @pytest.mark.parametrize("number", range(len(SERVING)))

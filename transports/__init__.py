@@ -7,13 +7,13 @@ class              a request is                          its address
 `UDP`              a packet                              a host and a port, IPv4 and IPv6
 `UnixStream`       a connection                          a path, or an abstract name
 `UnixDatagram`     a packet                              a path, or an abstract name
-`Inherited`        either, of a socket that was     that of the socket
+`Inherited`        either, of a socket that was          that of the socket
                    given to this process
 `Memory`           a connection inside this process      the object itself
 `Table`            a row of a database table             a database and the table's name
 `TLS`              a connection of another transport,    that of the other transport
                    encrypted
-`ProxyProtocol`    the same, in the name of whom a  that of the other transport
+`ProxyProtocol`    the same, in the name of whom a       that of the other transport
                    proxy tells of
 ================== ===================================== =======================================
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attrs import define, field, frozen
@@ -36,6 +39,10 @@ _KINDS: dict[int, Kind] = {socket.SOCK_STREAM: Kind.STREAM, socket.SOCK_DGRAM: K
 #: Errors that ICMP brings back for an earlier reply, and how many of them one `accept` clears away.
 _OF_AN_EARLIER_REPLY = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _MOST_ERRORS = 64
+
+#: Seconds that a server which stops goes on accepting, if the queue is never empty.
+HOLD_OFF_S = 1.0
+_MOMENT = struct.Struct("d")
 
 #: What the environment said before it was taken out of it.
 _taken: tuple[tuple[str, int], ...] = ()
@@ -246,6 +253,8 @@ class InheritedStreamListener(Listener):
     address: object = field(init=False)
     _family: int = field(init=False, repr=False)
     _proto: int = field(init=False, repr=False)
+    #: From when on nothing more is accepted, by `time.monotonic`; 0: not yet.  Shared with processes forked later.
+    _until: mmap.mmap = field(factory=lambda: mmap.mmap(-1, _MOMENT.size), init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         sock = self._socket
@@ -261,13 +270,21 @@ class InheritedStreamListener(Listener):
         return self._socket.fileno()
 
     def accept(self) -> Connection:
-        """accept(2)."""
+        """accept(2), until `HOLD_OFF_S` after `hold_off`."""
+        (until,) = _MOMENT.unpack(self._until)
+        if until and monotonic() >= until:
+            raise BlockingIOError(errno.EAGAIN, "the server stops, and the next one accepts")
         connection = accept_stream(self._socket, self._family, self._proto)
         if sys.platform != "linux" and self._proto == socket.IPPROTO_TCP:
             for level, name in _PEER_OPTIONS:
                 with suppress(OSError):
                     connection.socket.setsockopt(level, name, 1)
         return connection
+
+    def hold_off(self) -> None:
+        """Accept for a moment more, which empties the queue of a server that keeps up.  The door cannot be shut, since
+        it is somebody else's; who is left in the queue of one that does not is served by the next."""
+        self._until[:] = _MOMENT.pack(monotonic() + HOLD_OFF_S)
 
     def close(self) -> None:
         """Close our copy.  Whoever gave the socket still has it, and so nobody who waits in it is turned away."""

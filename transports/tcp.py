@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TCP", "TCPListener"]
 
 #: By family; the numbers are in linux/in.h and linux/in6.h, Python has no names for them.
-_MIN_HOPS = (
+_MIN_HOPS: dict[int, tuple[int, int]] | None = (
     {socket.AF_INET: (socket.IPPROTO_IP, 21), socket.AF_INET6: (socket.IPPROTO_IPV6, 73)}
     if sys.platform == "linux"
     else None

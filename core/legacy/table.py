@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fill", "invent"]
 
-Namespace = dict[str, object]
+Namespace = dict[str, "Any"]
 
 
 def _transports() -> dict[str, type]:

@@ -56,7 +56,7 @@ def test_json_has_all_that_is_known_of_a_part() -> None:
     """Where it is from, how it is written, and its options."""
     pool = recorded("dispatcher", "thread-pool")
     assert (pool["distribution"], pool["error"], pool["written"]) == ("tricorn", None, "thread-pool")
-    (workers,) = pool["options"]
+    workers, *_ = pool["options"]
     assert workers == {
         "name": "workers",
         "allowed": "a whole number",

@@ -278,6 +278,7 @@ def test_a_forked_child_is_not_the_service(service_manager: Any, tmp_path: Any) 
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "-1"}, None),
         ({"WATCHDOG_USEC": "x"}, None),
+        ({"WATCHDOG_USEC": 5000 * "9"}, None),
         ({"WATCHDOG_USEC": "²"}, None),
     ],
 )
@@ -292,3 +293,17 @@ def test_whatever_the_environment_says(limit: str, name: str) -> None:
     seconds = watchdog_seconds({"WATCHDOG_USEC": limit})
     assert seconds is None or seconds > 0
     ServiceManager.from_environment({"NOTIFY_SOCKET": name})
+
+
+def test_a_service_manager_that_does_not_read(tmp_path: Any) -> None:
+    """Holds nobody up for long, the watchdog's messages not at all."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as full:
+        full.bind(str(tmp_path / "notify"))
+        manager = ServiceManager.from_environment({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        assert manager is not None
+        while manager.tell("WATCHDOG=1", patience=0):
+            pass
+        manager.turning()
+        assert not manager.tell("READY=1", patience=0.01)
+        full.recv(100)
+        assert manager.tell("READY=1", patience=10)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -366,3 +369,32 @@ def test_on_the_command_line(service_manager: Any, sockets: Any, dial: Any) -> N
     assert client.recv(100) == b"hello"
     program.send_signal(signal.SIGTERM)
     assert program.wait(20) == 0
+
+
+ACTIVATE = shutil.which("systemd-socket-activate")
+
+
+@pytest.mark.skipif(
+    ACTIVATE is None, reason="there is no systemd-socket-activate on this machine (apt install systemd)"
+)
+def test_under_systemds_own_activator(dial: Any, tmp_path: Any) -> None:
+    """Which listens, and becomes the server with the first client."""
+    pytest.importorskip("click", reason="the extra 'cli' is not installed")
+    serve = [sys.executable, "-m", "tricorn", "serve", "inherited:web", "echo", "-d", "fork"]
+    path = str(tmp_path / "web")
+    with subprocess.Popen(
+        [str(ACTIVATE), "-l", path, "--fdname=web", *serve],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    ) as program:  # fmt: skip
+        try:
+            assert program.stderr is not None
+            assert "Listening on" in program.stderr.readline()
+            client = dial(path)
+            client.sendall(b"hello")
+            assert client.recv(100) == b"hello"
+            client.close()
+            program.send_signal(signal.SIGTERM)
+            assert "1 accepted, 1 completed" in program.communicate(timeout=20)[0]
+        finally:
+            program.kill()
+    assert os.path.exists(path)

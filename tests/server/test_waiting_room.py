@@ -1,0 +1,96 @@
+"""The places in which those wait who were accepted, before anybody is turned away."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tricorn import Admission, Reject, Server
+from tricorn.handlers import Lines, message
+from tricorn.strategies import Asyncio, Fork, Selector, Thread, ThreadPool
+from tricorn.transports import TCP
+
+LOCAL = TCP("127.0.0.1", 0)
+PLACES = 2
+BUSY = b"421 busy\r\n"
+Dial = Callable[[Any], socket.socket]
+
+
+def echo(connection: Any) -> None:
+    while data := connection.recv(100):
+        connection.send(data)
+
+
+async def echo_later(connection: Any) -> None:
+    async for data in connection:
+        await connection.send(data)
+
+
+@message(Lines())
+def echo_line(line: bytes) -> bytes:
+    return line
+
+
+EVERY = {
+    "ThreadPool": (lambda: ThreadPool(PLACES), echo),
+    "Thread": (lambda: Thread(), echo),
+    "Fork": (lambda: Fork(), echo),
+    "Selector": (lambda: Selector(), echo_line),
+    "Asyncio": (lambda: Asyncio(), echo_later),
+}
+
+
+def say_hello(client: socket.socket) -> bytes:
+    client.sendall(b"hello\n")
+    return client.recv(100)
+
+
+@pytest.mark.parametrize(
+    ("dispatcher", "handler"),
+    [EVERY["ThreadPool"], EVERY["Thread"], EVERY["Fork"], EVERY["Selector"], EVERY["Asyncio"]],
+)
+def test_some_may_wait(dispatcher: Any, handler: Any, dial: Dial) -> None:
+    """``max_waiting`` of those who come wait for a place, in their order, before anybody is turned away."""
+    admission = Admission(PLACES, max_waiting=2, max_wait=60, when_full=Reject(BUSY))
+    with Server(LOCAL, dispatcher(), handler, admission=admission, log=False) as server:
+        server.start()
+        inside = [dial(server) for _ in range(PLACES)]
+        assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
+        waiting = [dial(server) for _ in range(2)]
+        for client in waiting:
+            client.sendall(b"late\n")
+        assert dial(server).recv(100) == BUSY
+        for leaves, comes in zip(inside, waiting, strict=True):
+            leaves.close()
+            assert comes.recv(100) == b"late\n"
+        assert server.refusals() == {"full": 1}
+        for client in waiting:
+            client.close()
+
+
+@pytest.mark.parametrize(("dispatcher", "handler"), EVERY.values(), ids=EVERY)
+def test_nobody_waits_for_ever(dispatcher: Any, handler: Any, dial: Dial) -> None:
+    """Who has waited for ``max_wait`` seconds is turned away."""
+    admission = Admission(PLACES, max_waiting=1, max_wait=0.05, when_full=Reject(BUSY))
+    with Server(LOCAL, dispatcher(), handler, admission=admission, log=False) as server:
+        server.start()
+        inside = [dial(server) for _ in range(PLACES)]
+        assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
+        assert dial(server).recv(100) == BUSY
+        assert server.refusals() == {"waited too long for a place": 1}
+
+
+def test_waiting_when_it_stops(held: Any, dial: Dial) -> None:
+    """Who still waits when the server has stopped is told so."""
+    admission = Admission(1, max_waiting=1, max_wait=60, when_full=Reject(BUSY))
+    with Server(LOCAL, Thread(), held, admission=admission, log=False, drain_timeout=0) as server:
+        server.start()
+        inside, waiting = dial(server), dial(server)
+        assert inside.recv(100) == b"held"
+        assert dial(server).recv(100) == BUSY  # so the other one is in its place
+        server.drain()
+        assert waiting.recv(100) == BUSY
+        assert server.refusals() == {"full": 1, "the server stopped before there was a place": 1}
