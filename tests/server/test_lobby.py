@@ -1,4 +1,4 @@
-"""Turning peers away: the time they have to leave, and the descriptor that is kept for those who could not be let in."""
+"""Turning peers away: the time they have to leave, and the descriptor that is kept for who could not be let in."""
 
 from __future__ import annotations
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from tricorn import Admission, Reject, Server
+from tricorn.events import JobRefused
 from tricorn.handlers import Lines, message
 from tricorn.strategies import Asyncio, Fork, Selector, Thread, ThreadPool
+from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP
 
 LOCAL = TCP("127.0.0.1", 0)
@@ -52,10 +54,10 @@ def say_hello(client: socket.socket) -> bytes:
     ("dispatcher", "handler"),
     [EVERY["ThreadPool"], EVERY["Thread"], EVERY["Fork"], EVERY["Selector"], EVERY["Asyncio"]],
 )
-def test_some_may_wait(dispatcher: Any, handler: Any, dial: Dial) -> None:
+def test_some_may_wait(dispatcher: Any, handler: Any, dial: Dial, recorder: Recorder) -> None:
     """``max_waiting`` of those who come wait for a place, in their order, before anybody is turned away."""
     admission = Admission(PLACES, max_waiting=2, max_wait=60, when_full=Reject(BUSY))
-    with Server(LOCAL, dispatcher(), handler, admission=admission, log=False) as server:
+    with Server(LOCAL, dispatcher(), handler, admission=admission, observers=[recorder], log=False) as server:
         server.start()
         inside = [dial(server) for _ in range(PLACES)]
         assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
@@ -66,20 +68,22 @@ def test_some_may_wait(dispatcher: Any, handler: Any, dial: Dial) -> None:
         for leaves, comes in zip(inside, waiting, strict=True):
             leaves.close()
             assert comes.recv(100) == b"late\n"
+        recorder.wait(JobRefused)
         assert server.refusals() == {"full": 1}
         for client in waiting:
             client.close()
 
 
 @pytest.mark.parametrize(("dispatcher", "handler"), EVERY.values(), ids=EVERY)
-def test_nobody_waits_for_ever(dispatcher: Any, handler: Any, dial: Dial) -> None:
+def test_nobody_waits_for_ever(dispatcher: Any, handler: Any, dial: Dial, recorder: Recorder) -> None:
     """Who has waited for ``max_wait`` seconds is turned away."""
     admission = Admission(PLACES, max_waiting=1, max_wait=0.05, when_full=Reject(BUSY))
-    with Server(LOCAL, dispatcher(), handler, admission=admission, log=False) as server:
+    with Server(LOCAL, dispatcher(), handler, admission=admission, observers=[recorder], log=False) as server:
         server.start()
         inside = [dial(server) for _ in range(PLACES)]
         assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
         assert dial(server).recv(100) == BUSY
+        recorder.wait(JobRefused)
         assert server.refusals() == {"waited too long for a place": 1}
 
 
