@@ -76,10 +76,7 @@ class ProxyConnection(Connection):
         with _waiting(sock):
             while self._header is None:
                 sock.settimeout(max(self._deadline.remaining() or 0.0, 0.001))
-                try:
-                    self._read_on()
-                except BlockingIOError:
-                    raise self._failed(TimeoutError()) from None
+                self._read_on()
                 if self._header is None and self._deadline.expired:
                     raise self._failed(TimeoutError())
         sock.settimeout(patience)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import ssl
 import stat
+import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
+from urllib.parse import quote
 
 from tricorn.contracts import Kind, Transport
+from tricorn.transports import TLS, ProxyProtocol
 
-__all__ = ["NoClient", "converse", "prepare_items"]
+__all__ = ["NoClient", "converse", "prepare_items", "wrapper_options"]
 
 #: Seconds between two looks at what has become of an item: this client knows no more of a table than its rows.
 _LOOK_S = 0.01
@@ -29,13 +35,48 @@ def converse(transport: Transport, address: object, payload: bytes, folder: Path
     """
     if transport.kind is Kind.ITEM:
         return _put_item(transport, payload, timeout)
-    with _connected(transport, address, folder, timeout) as sock:
+    with _connected(transport, address, folder, timeout) as plain, _greeted(transport, plain, folder) as sock:
         sock.sendall(payload)
         if transport.kind is Kind.DATAGRAM:
             answer: bytes = sock.recv(65536)
             return answer
+        if isinstance(transport, TLS):  # which has no half-close that everybody understands
+            return _exactly(sock, len(payload))
         sock.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+def wrapper_options(name: str, folder: Path) -> str:
+    """What a wrapper needs to be tried, as the options of its text; raises `NoClient` where that cannot be had."""
+    if name == "proxy":
+        return "trusted=127.0.0.1"
+    if name != "tls":
+        raise NoClient(f"it is not known how to talk to what wrapper '{name}' makes")
+    command = shutil.which("openssl")
+    if command is None:
+        raise NoClient("a certificate to try TLS with is made by the command openssl, and there is none")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    where = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([command, "req", "-x509", *kind, *names, *where], check=True, capture_output=True, timeout=30)
+    return f"certfile={quote(str(folder / 'cert.pem'))}&keyfile={quote(str(folder / 'key.pem'))}"
+
+
+def _greeted(transport: Transport, sock: Any, folder: Path) -> Any:
+    """What comes before the first byte of the conversation."""
+    if isinstance(transport, ProxyProtocol):
+        sock.sendall(b"PROXY TCP4 127.0.0.1 127.0.0.1 40000 443\r\n")
+    if isinstance(transport, TLS):
+        context = ssl.create_default_context(cafile=str(folder / "cert.pem"))
+        return context.wrap_socket(sock, server_hostname="127.0.0.1")
+    return nullcontext(sock)
+
+
+def _exactly(sock: Any, length: int) -> bytes:
+    answer = b""
+    while len(answer) < length and (more := sock.recv(65536)):
+        answer += more
+    return answer
 
 
 def prepare_items(transport: Any) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 from attrs import asdict, frozen
 
 from tricorn.cli.output import Cell, say, show_table
-from tricorn.cli.trial import FAILED, NOT_TRIED, REFUSED, SERVED, Trial, try_pair
+from tricorn.cli.trial import FAILED, NOT_TRIED, REFUSED, SERVED, Trial, row_of, try_pair
 from tricorn.observe.escape import escape
-from tricorn.parts import Corner, TransportPart
+from tricorn.parts import Corner, TransportPart, WrapperPart
 from tricorn.plugins import Catalogue, catalogue
 
 __all__ = ["Matrix", "failures", "fill_matrix", "matrix_record", "show_matrix"]
@@ -48,16 +48,21 @@ def fill_matrix(timeout: float) -> Matrix:
     """Try all pairs, one after the other; ``timeout`` is a client's patience in seconds.  Never raises for a part."""
     found = catalogue()
     trials = {}
-    for part in _transports(found):
+    for part in [*_transports(found), *_wrappers(found)]:
         for dispatcher in found.names(Corner.DISPATCHER):
             with _private_folder() as folder:
-                trials[part.scheme, dispatcher] = try_pair(part, dispatcher, folder, timeout)
+                trials[row_of(part), dispatcher] = try_pair(part, dispatcher, folder, timeout)
     return Matrix(trials, tuple(str(failure.error) for failure in found.failures))
 
 
 def _transports(found: Catalogue) -> list[TransportPart]:
     """One for each scheme; where two claim it, trying it says so."""
     parts = {offer.part.name: offer.part for offer in found.offers if isinstance(offer.part, TransportPart)}
+    return [parts[name] for name in sorted(parts)]
+
+
+def _wrappers(found: Catalogue) -> list[WrapperPart]:
+    parts = {offer.part.name: offer.part for offer in found.offers if isinstance(offer.part, WrapperPart)}
     return [parts[name] for name in sorted(parts)]
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from attrs import frozen
 
 from tricorn import names
-from tricorn.cli.client import NoClient, converse, prepare_items
+from tricorn.cli.client import NoClient, converse, prepare_items, wrapper_options
 from tricorn.contracts import Kind, Shape, Transport
 from tricorn.errors import ConfigurationError, IncompatibleParts, PluginConflict, PluginLoad, UnknownPlugin
 from tricorn.events import Event, JobFinished, JobRefused
@@ -24,10 +24,10 @@ from tricorn.handlers import Chunks, message
 from tricorn.importing import explain
 from tricorn.locations import HOST_AND_PORT, NOWHERE, PATH
 from tricorn.observe.escape import escape_error
-from tricorn.parts import TransportPart
+from tricorn.parts import TransportPart, WrapperPart
 from tricorn.server import Server
 
-__all__ = ["FAILED", "NOT_TRIED", "REFUSED", "SERVED", "Trial", "trial_address", "try_pair"]
+__all__ = ["FAILED", "NOT_TRIED", "REFUSED", "SERVED", "Trial", "row_of", "trial_address", "try_pair"]
 
 SERVED, REFUSED, NOT_TRIED, FAILED = "served", "refused", "not tried", "failed"
 #: Seconds that a server gets to end, and that a trial gets beyond its client's patience.
@@ -51,9 +51,16 @@ def _echo_chunks(chunk: object) -> object:
     return chunk if isinstance(chunk, bytes) else None
 
 
-def trial_address(part: TransportPart, folder: Path) -> str | None:
+def row_of(part: TransportPart | WrapperPart) -> str:
+    """What the part's row is called; a wrapper is tried around TCP."""
+    return part.scheme if isinstance(part, TransportPart) else f"{part.name}+tcp"
+
+
+def trial_address(part: TransportPart | WrapperPart, folder: Path) -> str | None:
     """An address that nobody else has: a free port of the loopback interface, a path in ``folder``; ``None`` if the
-    part does not tell what its addresses look like."""
+    part does not tell what its addresses look like.  Raises `NoClient` for a wrapper that nobody can talk to."""
+    if isinstance(part, WrapperPart):
+        return f"{row_of(part)}://127.0.0.1:0?{wrapper_options(part.name, folder)}"
     if part.example is not None:
         return f"{part.scheme}:{part.example.replace('{folder}', quote(os.fsencode(folder)))}"
     if part.locate is HOST_AND_PORT:
@@ -63,15 +70,18 @@ def trial_address(part: TransportPart, folder: Path) -> str | None:
     return f"{part.scheme}:" if part.locate is NOWHERE else None
 
 
-def try_pair(part: TransportPart, dispatcher: str, folder: Path, timeout: float) -> Trial:
+def try_pair(part: TransportPart | WrapperPart, dispatcher: str, folder: Path, timeout: float) -> Trial:
     """Serve one echo, in a process of its own where there are such: whatever a plugin leaves behind ends with it.
 
     Returns within ``timeout`` + 5 seconds.  ``folder`` is private and empty.
     """
-    pair = (part.scheme, dispatcher)
-    text = trial_address(part, folder)
+    pair = (row_of(part), dispatcher)
+    try:
+        text = trial_address(part, folder)
+    except NoClient as error:
+        return Trial(*pair, NOT_TRIED, str(error))
     if text is None:
-        reason = f"transport '{part.scheme}' gives no example of an address that can be served on any machine"
+        reason = f"transport '{row_of(part)}' gives no example of an address that can be served on any machine"
         return Trial(*pair, NOT_TRIED, reason)
     began = monotonic()
 

@@ -7,6 +7,8 @@ import select
 import socket
 import stat
 import threading
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -164,3 +166,33 @@ def refused():
         return caught.value
 
     return listen
+
+
+@pytest.fixture
+def sockets(nothing_left_behind: None, tmp_path: Any) -> Any:
+    """Makes bound sockets, which listen if they can; closed at the end of the test."""
+    with ExitStack() as opened:
+
+        def make(family: Any = socket.AF_INET, kind: Any = socket.SOCK_STREAM, address: Any = ("127.0.0.1", 0)) -> Any:
+            sock = opened.enter_context(socket.socket(family, kind))
+            sock.bind(str(tmp_path / "s") if family == socket.AF_UNIX and isinstance(address, tuple) else address)
+            if kind == socket.SOCK_STREAM:
+                sock.listen()
+            return sock
+
+        yield make
+
+
+@pytest.fixture
+def dial(nothing_left_behind: None) -> Any:
+    """Connect to an address over any stream; closed at the end of the test."""
+    with ExitStack() as opened:
+
+        def connect(address: Any, kind: Any = socket.SOCK_STREAM) -> socket.socket:
+            family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+            sock = opened.enter_context(socket.socket(family, kind))
+            sock.settimeout(20)
+            sock.connect(address)
+            return sock
+
+        yield connect
