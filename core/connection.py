@@ -104,7 +104,10 @@ class Connection:
             since: float | None = self.keeper.idle_since
             return since
         sock = self.socket
-        return sock.sent_at if getattr(sock, "waiting", False) and not sock.engaged else None
+        if not getattr(sock, "waiting", False) or sock.engaged:
+            return None
+        idle_since: float = max(sock.sent_at, getattr(sock, "idle_from", float("-inf")))
+        return idle_since
 
     @property
     def credentials(self) -> Credentials | None:

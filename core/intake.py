@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOMEM
@@ -17,7 +16,7 @@ from tricorn.errors import PeerRefused
 from tricorn.events import AcceptPaused
 from tricorn.job import ServedJob, Service
 from tricorn.leaving import Leaving
-from tricorn.waiting import Waiter, make_waiter
+from tricorn.waiting import Waiter, make_waiter, poke_later
 from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
@@ -140,9 +139,7 @@ class ListenerIntake(Intake):
     def _wait_to_leave(self, waiter: Waiter, permitted: bool, last_chance: bool) -> None:
         """Stopping, with nothing accepted just now; ``last_chance``: no new peer was let in before that, either."""
         leaving = self._leaving
-        full = not permitted  # for those who are queued it is worth waiting
-        nobody = leaving.is_time and not leaving.anybody_there() if full else last_chance and not self._resume_at
-        if nobody or leaving.is_overdue:
+        if leaving.is_overdue or (last_chance and not self._resume_at if permitted else leaving.is_over_when_full):
             self._finish()
             return
         waiter.unwatch(self._stop.fileno())  # it stays up, so that all see it
@@ -274,10 +271,14 @@ class ListenerIntake(Intake):
         waiter.wait(0)  # runs the callbacks, and notices a stop
         permits = self.service.permits
         while not self._stopped and not permits.take():
-            if permits.notify(waiter.poke):  # else one was given back meanwhile, of which nobody would tell us
+            if self._leaving.is_over_when_full:
+                self._finish()
+            elif permits.notify(waiter.poke):  # else one was given back meanwhile, of which nobody would tell us
                 waiter.listen(self._mind_the_door())
                 if self._gate is not None and not self._asked:
                     self._gate.remind(waiter.poke)
+                if self._leaving.begun and not self._asked:
+                    poke_later(waiter, self._leaving.slice())
                 return None
         if self._stopped:
             return None
@@ -314,9 +315,7 @@ class ListenerIntake(Intake):
         if self._leaving.begun:
             pause = self._leaving.slice()
         if pause > 0 and not self._asked:  # rare; a loop that goes by our descriptor needs somebody to raise it
-            timer = threading.Timer(pause, waiter.poke.signal)
-            timer.daemon = True
-            timer.start()
+            poke_later(waiter, pause)
 
     # -- ending
 

@@ -72,6 +72,11 @@ class Leaving:
         """The deadline has passed."""
         return self.deadline is not None and self.deadline.expired
 
+    @property
+    def is_over_when_full(self) -> bool:
+        """There is no room, and nobody is queued for whom it is worth waiting."""
+        return self.begun and (self.is_overdue or (self.is_time and not self.anybody_there()))
+
     def slice(self) -> float:
         """Seconds to wait before the next look."""
         left = self._leave_at - monotonic()

@@ -33,6 +33,8 @@ class MessageLink(Link):
     _ending = False
     #: Bytes of the incomplete message, and when that was seen.
     _pending_seen = (-1, 0.0)
+    #: When something last came in.
+    _heard_at = float("-inf")
 
     def __init__(self, job: Job, ended: Callable[[Link], None], context: Context, high_water: int) -> None:
         super().__init__(job, ended)
@@ -47,13 +49,14 @@ class MessageLink(Link):
 
     @property
     def idle_since(self) -> float | None:
-        """Between two messages, with the last reply sent; when that was is not noted."""
+        """Between two messages, with the last reply sent."""
         if self.over or self.transport is None or self.transport.get_write_buffer_size():
             return None
-        return float("-inf") if self._conversation.idle else None
+        return self._heard_at if self._conversation.idle else None
 
     def data_received(self, data: bytes) -> None:
         """Call the function for each message that is complete."""
+        self._heard_at = monotonic()
         try:
             replies = self._run(self._respond, data)
         except BaseException as error:  # a signal's, just outside the function

@@ -145,7 +145,7 @@ class ParkingLot:
         # Between two requests a drain may end it at once, unless a message has begun: see `tricorn.peer_socket`.
         begun = isinstance(connection.memo, Conversation) and not connection.memo.idle
         connection.socket.waiting, connection.socket.engaged = True, begun
-        connection.socket.sent_at = float("-inf")
+        connection.socket.sent_at, connection.socket.idle_from = float("-inf"), monotonic()
         self._poller.register(fd, READ)
 
     def _leave(self, fd: int) -> Job:

@@ -54,6 +54,8 @@ class Tracked:
     _boundaries = 0
     #: When we last sent something, by `time.monotonic`; long ago if never.
     sent_at = float("-inf")
+    #: Before then it does not count as idle, by `time.monotonic`: when it was parked.
+    idle_from = float("-inf")
     #: No new request is to be begun.
     draining = False
     #: A file object was made of it, which may keep the descriptor open beyond `close`.

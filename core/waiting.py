@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import select
 import selectors
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
 from tricorn.wakeup import WakeUp
 
-__all__ = ["Readable", "Waiter", "make_waiter"]
+__all__ = ["Readable", "Waiter", "make_waiter", "poke_later"]
 
 
 class Readable(Protocol):
@@ -175,6 +176,13 @@ class _SelectorWaiter:
     def close(self) -> None:
         self._selector.close()
         self.poke.close()
+
+
+def poke_later(waiter: Waiter, seconds: float) -> None:
+    """Raise its descriptor after so long, for a loop that has only that to go by."""
+    timer = threading.Timer(seconds, waiter.poke.signal)
+    timer.daemon = True
+    timer.start()
 
 
 def make_waiter(

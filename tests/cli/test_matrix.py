@@ -175,9 +175,12 @@ def test_what_cannot_be_tried_says_why(tried, scheme, dispatcher, result, words)
 def test_the_status_is_1_if_a_cell_failed(install, monkeypatch) -> None:
     """And the plugins that could offer nothing are named."""
     install("acme", "raise RuntimeError('out of order')")
-    monkeypatch.setattr("tricorn.cli.matrix.try_pair", lambda part, name, folder, timeout: trial.Trial(
-        part.scheme, name, "failed" if part.scheme == "tcp" else "served", "it was a bad day" * (part.scheme == "tcp"),
-    ))  # fmt: skip
+
+    def bad_day(part, name, folder, timeout) -> trial.Trial:
+        row = trial.row_of(part)
+        return trial.Trial(row, name, "failed" if row == "tcp" else "served", "it was a bad day" * (row == "tcp"))
+
+    monkeypatch.setattr("tricorn.cli.matrix.try_pair", bad_day)
     result = CliRunner().invoke(root, ["matrix"])
     assert result.exit_code == 1
     assert "[1] it was a bad day" in result.output

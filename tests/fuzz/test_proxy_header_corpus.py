@@ -2,9 +2,8 @@
 
     python tests/fuzz/test_proxy_header_corpus.py CORPUS_FOLDER -max_total_time=3600 -max_len=600
 
-runs atheris (pip install atheris) and adds to the folder what leads somewhere new;
-``-merge=1 tests/fuzz/corpora/proxy_header CORPUS_FOLDER`` keeps of that what is needed.  The first byte of an input
-says how the rest comes in pieces.
+runs atheris (pip install atheris), which adds to the folder what leads somewhere new; the corpus here is such a folder.
+The first byte of an input says how the rest comes in pieces.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tricorn.admission import MAX_CONNECTIONS
 from tricorn.errors import ConfigurationError
 from tricorn.events import JobFinished, JobRefused
 from tricorn.handlers import Lines, message
+from tricorn.overload import IDLE_S
 from tricorn.strategies import Asyncio, Fork, ProcessPool, Selector, Sync, Thread, ThreadPool
 from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP, UDP, Memory, UnixStream
@@ -370,3 +372,21 @@ def test_packets_when_full(held: Any, recorder: Recorder) -> None:
         with pytest.raises(BlockingIOError):
             client.recv(100)
         assert server.refusals() == {"full": 2}
+
+
+@pytest.mark.parametrize(("dispatcher", "handler"), SHEDDING.values(), ids=SHEDDING)
+def test_who_talks_all_the_time_is_not_shed(dispatcher: Any, handler: Any, dial: Dial) -> None:
+    """Between two requests that follow each other nobody is idle, though the conversation is long."""
+    admission = Admission(_places(dispatcher), when_full=ShedOldest())
+    with Server(LOCAL, dispatcher(), handler, admission=admission, log=False) as server:
+        server.start()
+        inside = [dial(server) for _ in range(PLACES)]
+        assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
+        late = dial(server)
+        late.sendall(b"late\n")
+        until = monotonic() + 4 * IDLE_S
+        while monotonic() < until:
+            assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
+        assert server.refusals() == {}
+        for client in (*inside, late):
+            client.close()
