@@ -272,13 +272,13 @@ def test_shed_the_oldest(dispatcher: Any, handler: Any, dial: Dial, recorder: Re
         assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
         late = dial(server)
         assert say_hello(late) == b"hello\n"
-        (ended,) = [each.outcome for each in recorder.wait(JobFinished)]
+        ended = recorder.wait(JobFinished)[0].outcome
         assert (ended.status, ended.detail) == (Status.TIMED_OUT, "shed: idle when there was no place for others")
         shed = [client for client in inside if client.getsockname() == ended.peer]
         assert [client.recv(100) for client in shed] == [b""]
-        if not isinstance(dispatcher(), ProcessPool):  # each process sheds its own
+        if not isinstance(dispatcher(), ProcessPool):  # each process sheds its own, and both may have
             assert shed == inside[:1]
-        assert server.refusals() == {ended.detail: 1}
+            assert server.refusals() == {ended.detail: 1}
         for client in (*inside, late):
             client.close()
         assert server.drain().clean
