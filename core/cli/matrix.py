@@ -48,7 +48,8 @@ def fill_matrix(timeout: float) -> Matrix:
     """Try all pairs, one after the other; ``timeout`` is a client's patience in seconds.  Never raises for a part."""
     found = catalogue()
     trials = {}
-    for part in [*_transports(found), *_wrappers(found)]:
+    rows: list[TransportPart | WrapperPart] = [*_transports(found), *_wrappers(found)]
+    for part in rows:
         for dispatcher in found.names(Corner.DISPATCHER):
             with _private_folder() as folder:
                 trials[row_of(part), dispatcher] = try_pair(part, dispatcher, folder, timeout)

@@ -20,7 +20,7 @@ from tricorn.strategies import Asyncio, ThreadPool
 from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP, TLS, ProxyProtocol, UnixStream
 
-HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+HAPROXY = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin")
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="there is no haproxy on this machine (apt install haproxy)")
 
