@@ -116,6 +116,8 @@ class Link(asyncio.Protocol):
         self.sock: LoopSocket = connection.socket
         self.encrypted = connection.tls is not None
         self._ended = ended
+        #: When it was put on the loop, by `time.monotonic`.
+        self.added = monotonic()
         connection.keeper = self
 
     @property

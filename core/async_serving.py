@@ -17,6 +17,7 @@ from tricorn.async_link import Link, StreamLink, enter_loop, reach_tls
 from tricorn.contracts import Intake, Job, Kind, Shape
 from tricorn.deadline import Deadline
 from tricorn.message_link import MessageLink, answer_packet
+from tricorn.peer_socket import FRESH_S
 
 __all__ = ["AsyncServing"]
 
@@ -254,7 +255,8 @@ class AsyncServing:
     def _look(self) -> None:
         now = monotonic()
         for link in list(self._links.values()):
-            link.look(now)
+            if now - link.added >= FRESH_S:  # else it has just connected, and is about to send
+                link.look(now)
         for number, (job, task) in list(self._jobs.items()):
             connection: Any = job.request
             if task is not None and number not in self._links and _opens_slowly(connection):
