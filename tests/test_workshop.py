@@ -42,7 +42,7 @@ def test_the_readme_has_two_commands_that_do_all_the_setting_up() -> None:
     """One shows a server at work, one runs the tests; both through an environment of the checkout's own."""
     shows, tests = COMMANDS
     assert shows.endswith(" && .venv/bin/python examples/quickstart.py")
-    assert tests.endswith(" && .venv/bin/python -m tox run-parallel")
+    assert tests.endswith(" && .venv/bin/python -m tox run-parallel -p 3")
 
 
 def test_continuous_integration_runs_the_readmes_test_command() -> None:
