@@ -202,7 +202,7 @@ def test_no_thread_for_the_doorman(monkeypatch: pytest.MonkeyPatch, held: Any, d
         inside, late = dial(server), dial(server)
         assert inside.recv(100) == b"held"
         held.free.set()
-        assert late.recv(100) == b"held"
+        assert late.recv(100).startswith(b"held")  # "done" may come with it: nobody is held any more
         assert server.refusals() == {}
 
 
@@ -229,7 +229,8 @@ def test_a_handler_out_of_memory(dispatcher: Callable[[], Dispatcher], dial: Dia
         client = dial(server)
         client.sendall(b"some")
         assert client.recv(100) == b"little"
-    assert [each.outcome.status for each in recorder.of(JobFinished)] == [Status.FAILED, Status.COMPLETED]
+    told = sorted(recorder.of(JobFinished), key=lambda event: event.outcome.id)  # two threads may tell in either order
+    assert [each.outcome.status for each in told] == [Status.FAILED, Status.COMPLETED]
 
 
 @in_process
