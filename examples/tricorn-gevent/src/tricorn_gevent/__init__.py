@@ -7,7 +7,6 @@ from attrs import define, field, validators
 
 from tricorn.connection import Connection
 from tricorn.contracts import Dispatcher
-from tricorn.errors import StateError
 from tricorn.hookspecs import hookimpl
 from tricorn.parts import DispatcherPart
 from tricorn.peer_socket import Tracked
@@ -64,13 +63,13 @@ class Gevent(Dispatcher):
 
 
 def _run(job):
-    try:
-        if isinstance(job.request, Connection):
-            job.request.rehouse(GreenSocket)
-    except StateError:  # TLS, say: it keeps its socket, and blocks a thread of the hub's instead of the hub
+    request = job.request
+    if type(request) is Connection:
+        request.rehouse(GreenSocket)
+    elif isinstance(request, Connection):  # TLS, say: it keeps its socket, and blocks a thread of the hub's instead
         gevent.get_hub().threadpool.apply(job.run)
-    else:
-        job.run()
+        return
+    job.run()
 
 
 @hookimpl
