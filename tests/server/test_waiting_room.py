@@ -52,7 +52,7 @@ def say_hello(client: socket.socket) -> bytes:
 
 @pytest.mark.parametrize(
     ("dispatcher", "handler"),
-    [EVERY["ThreadPool"], EVERY["Thread"], EVERY["Fork"], EVERY["Selector"], EVERY["Asyncio"]],
+    [EVERY["ThreadPool"], EVERY["Thread"], EVERY["Fork"], EVERY["Asyncio"]],
 )
 def test_some_may_wait(dispatcher: Any, handler: Any, dial: Dial, recorder: Recorder) -> None:
     """``max_waiting`` of those who come wait for a place, in their order, before anybody is turned away."""
