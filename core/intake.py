@@ -117,6 +117,8 @@ class ListenerIntake(Intake):
                 if job is not None:
                     return job
                 permits.give()
+                if self._gate is not None and self._gate.anybody_waits and not self._resume_at:
+                    continue  # was let into the waiting room while our permit only seemed to be taken
             if leaving.begun:
                 self._wait_to_leave(waiter, permitted, last_chance)
                 continue

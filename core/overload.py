@@ -111,6 +111,11 @@ class Gate:
         if isinstance(self._permits, ToldPermits):
             self._permits.filled()
 
+    @property
+    def anybody_waits(self) -> bool:
+        """Somebody is in the waiting room."""
+        return bool(self._waiting)
+
     def next_waiting(self) -> tuple[Request, float] | None:
         """The one that waits longest, and since when; the caller has a permit for it."""
         while self._waiting:
