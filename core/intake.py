@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from errno import EMFILE, ENFILE, ENOMEM
 from time import monotonic, sleep
@@ -46,11 +46,11 @@ class ListenerIntake(Intake):
         self._suppressed = 0
         #: A loop minds our pauses itself.
         self._asked = False
-        #: The way out: see `_leave`.
+        #: The way out.
         self._leaving = Leaving(self.listeners)
         #: True where another process serves, which has a copy of this.
         self.served_elsewhere = False
-        #: Somebody has asked for jobs; accepting has failed for good.
+        #: Accepting has failed for good.
         self._broken = False
         #: The process that has asked for jobs, or 0.
         self._pid = 0
@@ -98,9 +98,13 @@ class ListenerIntake(Intake):
             waiter.close()
 
     def _new_waiter(self, *, shared: bool = True) -> Waiter:
+        return self._waiter_on(self.listeners, shared=shared)
+
+    def _waiter_on(self, listeners: Sequence[Listener], *, shared: bool) -> Waiter:
+        """One for ``listeners``, the stop, the end, and whatever else is watched."""
         self._pid = os.getpid()
         watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
-        return make_waiter(self.listeners, watches, shared=shared)
+        return make_waiter(listeners, watches, shared=shared)
 
     def _take(self, waiter: Waiter, deadline: Deadline | None) -> ServedJob | None:
         """The next job; ``None`` at the end, or when ``deadline`` has passed.
@@ -141,7 +145,7 @@ class ListenerIntake(Intake):
     def _wait_to_leave(self, waiter: Waiter, permitted: bool, last_chance: bool) -> None:
         """Stopping, with nothing accepted just now; ``last_chance``: no new peer was let in before that, either."""
         leaving = self._leaving
-        if leaving.is_overdue or (last_chance and not self._resume_at if permitted else leaving.is_over_when_full):
+        if leaving.is_overdue or (last_chance and not self._resume_at if permitted else leaving.is_over):
             self._finish()
             return
         waiter.unwatch(self._stop.fileno())  # it stays up, so that all see it
@@ -273,7 +277,7 @@ class ListenerIntake(Intake):
         waiter.wait(0)  # runs the callbacks, and notices a stop
         permits = self.service.permits
         while not self._stopped and not permits.take():
-            if self._leaving.is_over_when_full:
+            if self._leaving.is_over:
                 self._finish()
             elif permits.notify(waiter.poke):  # else one was given back meanwhile, of which nobody would tell us
                 waiter.listen(self._mind_the_door())
@@ -355,9 +359,7 @@ class ListenerIntake(Intake):
         self._leaving.end()
 
     def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
-        self._pid = os.getpid()
-        watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
-        waiter = self._in_time(lambda: make_waiter((), watches))
+        waiter = self._in_time(lambda: self._waiter_on((), shared=False))
         if waiter is None:
             return True
         try:
@@ -368,7 +370,7 @@ class ListenerIntake(Intake):
             if self._leaving.begun:
                 waiter.unwatch(self._stop.fileno())
             while self._leaving.begun and not self._stopped:  # others accept, and we see when nothing is left
-                if self._leaving.is_overdue or (self._leaving.is_time and not self._leaving.anybody_there()):
+                if self._leaving.is_over:
                     self._finish()
                     break
                 waiter.wait(self._leaving.slice())

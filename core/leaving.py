@@ -73,8 +73,8 @@ class Leaving:
         return self.deadline is not None and self.deadline.expired
 
     @property
-    def is_over_when_full(self) -> bool:
-        """There is no room, and nobody is queued for whom it is worth waiting."""
+    def is_over(self) -> bool:
+        """Nobody is queued for whom it would be worth waiting, or there is no time to wait."""
         return self.begun and (self.is_overdue or (self.is_time and not self.anybody_there()))
 
     def slice(self) -> float:
