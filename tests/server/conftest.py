@@ -56,3 +56,24 @@ def held(nothing_left_behind: None) -> Iterator[Held]:
     handler = Held()
     yield handler
     handler.free.set()
+
+
+def whoami(connection: Any) -> None:
+    """A handler that says who it takes the peer for."""
+    connection.send(repr(connection.identity).encode())
+
+
+@pytest.fixture
+def serve(recorder: Any, nothing_left_behind: None) -> Iterator[Callable[..., Server]]:
+    """Start a server, which is closed at the end of the test."""
+    with ExitStack() as servers:
+
+        def start(transport: Any, dispatcher: Any, authenticate: Any, handler: Any = whoami, **options: Any) -> Server:
+            server = Server(
+                transport, dispatcher, handler, authenticate=authenticate, observers=[recorder], log=False, **options
+            )
+            servers.callback(server.close)
+            server.start()
+            return server
+
+        yield start

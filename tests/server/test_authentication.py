@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,22 +35,6 @@ def tell(connection: Any) -> None:
 def dispatcher(request: pytest.FixtureRequest) -> Any:
     """Every dispatcher that runs blocking handlers."""
     return DISPATCHERS[request.param]()
-
-
-@pytest.fixture
-def serve(recorder: Any, nothing_left_behind: None) -> Iterator[Callable[..., Server]]:
-    """Start a server, which is closed at the end of the test."""
-    with ExitStack() as servers:
-
-        def start(transport: Any, dispatcher: Any, authenticate: Any, handler: Any = tell, **options: Any) -> Server:
-            server = Server(
-                transport, dispatcher, handler, authenticate=authenticate, observers=[recorder], log=False, **options
-            )
-            servers.callback(server.close)
-            server.start()
-            return server
-
-        yield start
 
 
 def outcome(recorder: Any, n: int = 1) -> Any:

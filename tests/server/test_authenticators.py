@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tricorn import ConfigurationError, Server, Status
+from tricorn import ConfigurationError, Status
 from tricorn.authentication import PeerCredentials, SharedSecret, answer_challenge
 from tricorn.connection import Credentials
 from tricorn.errors import AuthenticationError
@@ -30,31 +29,10 @@ DISPATCHERS: dict[str, Callable[[], Any]] = {
 }
 
 
-def tell(connection: Any) -> None:
-    """A handler that says who it takes the peer for."""
-    connection.send(repr(connection.identity).encode())
-
-
 @pytest.fixture(params=DISPATCHERS)
 def dispatcher(request: pytest.FixtureRequest) -> Any:
     """Every dispatcher that runs blocking handlers."""
     return DISPATCHERS[request.param]()
-
-
-@pytest.fixture
-def serve(recorder: Any, nothing_left_behind: None) -> Iterator[Callable[..., Server]]:
-    """Start a server, which is closed at the end of the test."""
-    with ExitStack() as servers:
-
-        def start(transport: Any, dispatcher: Any, authenticate: Any, handler: Any = tell, **options: Any) -> Server:
-            server = Server(
-                transport, dispatcher, handler, authenticate=authenticate, observers=[recorder], log=False, **options
-            )
-            servers.callback(server.close)
-            server.start()
-            return server
-
-        yield start
 
 
 def outcome(recorder: Any, n: int = 1) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tricorn import Server
 from tricorn.testing.recorder import Recorder
 
 
@@ -19,6 +20,22 @@ from tricorn.testing.recorder import Recorder
 def recorder() -> Recorder:
     """An observer that keeps what it is told."""
     return Recorder()
+
+
+@pytest.fixture
+def serve(recorder: Recorder, nothing_left_behind: None) -> Iterator[Callable[..., Server]]:
+    """Start a server; it is closed at the end of the test."""
+    servers: list[Server] = []
+
+    def start(transport: Any, dispatcher: Any, handler: Any, **options: Any) -> Server:
+        server = Server(transport, dispatcher, handler, observers=[recorder], log=False, **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,22 +25,6 @@ BOUND = 10.0
 @pytest.fixture
 def dispatcher(loop: Any) -> Asyncio:
     return Asyncio(loop=loop)
-
-
-@pytest.fixture
-def serve(recorder: Recorder, nothing_left_behind: None) -> Iterator[Callable[..., Server]]:
-    """Start a server; it is closed at the end of the test."""
-    servers: list[Server] = []
-
-    def start(transport: Any, dispatcher: Any, handler: Any, **options: Any) -> Server:
-        server = Server(transport, dispatcher, handler, observers=[recorder], log=False, **options)
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 async def shout(connection: Any) -> None:

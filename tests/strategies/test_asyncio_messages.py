@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from tricorn import Server
 from tricorn.errors import FramingError
 from tricorn.events import JobFinished, Stage, Status
 from tricorn.handlers import Lines, message
@@ -23,22 +21,6 @@ BOUND = 10.0
 @pytest.fixture
 def dispatcher(loop: Any) -> Asyncio:
     return Asyncio(loop=loop)
-
-
-@pytest.fixture
-def serve(recorder: Recorder, nothing_left_behind: None) -> Iterator[Callable[..., Server]]:
-    """Start a server; it is closed at the end of the test."""
-    servers: list[Server] = []
-
-    def start(transport: Any, dispatcher: Any, handler: Any, **options: Any) -> Server:
-        server = Server(transport, dispatcher, handler, observers=[recorder], log=False, **options)
-        servers.append(server)
-        server.start()
-        return server
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 async def shout(connection: Any) -> None:
