@@ -40,8 +40,8 @@ class Connection:
     """One peer conversation; it owns its socket.
 
     A function handler gets this; a request-handler class gets ``socket``.  All calls belong to the thread that runs the
-    handler, except `drain` and `abort`, which are safe from any.  Blocking calls block without limit unless
-    ``socket.settimeout`` says otherwise.  The server closes the connection after the handler returns.
+    handler, except `drain` and `abort`, which are safe from any.  Blocking calls block until one of the
+    server's `~tricorn.deadlines.Deadlines` passes, and then raise `TimeoutError`.  The server closes the connection after the handler returns.
     """
 
     kind: ClassVar[Kind] = Kind.STREAM
@@ -52,7 +52,7 @@ class Connection:
     peer: object
     #: The job's number, unique in this process.
     id: int = 0
-    #: By when the whole conversation must be over; ``None`` where no such limit is set.
+    #: By when the whole conversation must be over, if the handler says so; ``None`` for no such limit.
     deadline: Deadline | None = None
     #: Whatever the handler wants to keep from one turn to the next, see `park`.
     memo: Any = None
@@ -65,8 +65,8 @@ class Connection:
     #: The handler has called `park`.
     parked: bool = field(default=False, init=False, repr=False)
     _local: object = field(default=None, init=False, repr=False)
-    #: How many receiving calls had returned data when it was last parked.
-    _receipts: int | None = field(default=None, init=False, repr=False)
+    #: How many bytes had come when it was last parked.
+    _received: int | None = field(default=None, init=False, repr=False)
     #: Guards the descriptor's end; re-entrant, since a signal handler may call `drain` within `finish`.
     _lock: RLock = field(factory=RLock, init=False, repr=False)
 
@@ -189,9 +189,9 @@ class Connection:
         """For whoever would call the handler again: it has parked at the end of the stream, twice without having
         received anything, and would do so for ever."""
         sock = self.socket
-        receipts, before = getattr(sock, "receipts", None), self._receipts
-        self._receipts = receipts
-        if receipts is None or receipts != before or _in_memory(sock):
+        received, before = getattr(sock, "received", None), self._received
+        self._received = received
+        if received is None or received != before or _in_memory(sock):
             return False
         try:
             return not _sockets.socket.recv(sock, 1, _sockets.MSG_PEEK | getattr(_sockets, "MSG_DONTWAIT", 0))
@@ -300,6 +300,12 @@ class Connection:
                 kernel_shutdown(fd, _sockets.SHUT_RDWR)
             elif _in_memory(self.socket):
                 self.socket.abort()
+
+    def expire(self, error: TimeoutError) -> None:
+        """A deadline has passed: cut both directions; the handler's blocked calls raise ``error``.  From any thread."""
+        with self._lock:
+            self.socket.expired = self.socket.fault = error
+        self.abort()
 
     def disown(self) -> None:
         """Close this process's copy; the peer notices nothing while another process holds one."""

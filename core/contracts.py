@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tricorn.board import Board
     from tricorn.deadline import Deadline
+    from tricorn.deadlines import Deadlines
     from tricorn.events import Event, Outcome
     from tricorn.messages import Conversation
 
@@ -299,6 +300,11 @@ class Crew(Protocol):
         """Tell the server's observers a fact about the dispatcher (a worker that started, or died)."""
         ...
 
+    @property
+    def deadlines(self) -> Deadlines:
+        """How long peers and handlers may take, for dispatchers that look to it themselves (``minds_deadlines``)."""
+        ...
+
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """`Intake.watch`, for dispatchers that are given single jobs."""
         ...
@@ -338,6 +344,8 @@ class Dispatcher(ABC):
     forks: ClassVar[bool] = False
     #: True if jobs run in the very thread that serves, which can then not watch a deadline.
     in_place: ClassVar[bool] = False
+    #: True if it keeps to `Crew.deadlines` itself.  The server does it for all others, unless they fork.
+    minds_deadlines: ClassVar[bool] = False
     #: What to try instead, said when a composition is refused.
     instead: ClassVar[str] = "ThreadPool (thread-pool)"
 

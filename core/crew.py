@@ -12,6 +12,7 @@ from attrs import define
 
 from tricorn.board import Board
 from tricorn.contracts import Dispatcher, Kind, Request
+from tricorn.deadlines import Deadlines
 from tricorn.errors import WorkerLost
 from tricorn.events import AcceptPaused, Event, JobFinished, JobRefused, JobStarted, Outcome, Status
 from tricorn.forking import admit_termination
@@ -126,6 +127,11 @@ class EngineCrew:
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Pass it on."""
         (self._watch or self.engine.intake.watch)(fd, ready)
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """Those of the server."""
+        return self.engine.deadlines
 
     def hang_up(self) -> None:
         """On the serving thread, after the stop."""

@@ -19,10 +19,12 @@ from tricorn.channel_intake import ChannelIntake
 from tricorn.contracts import Dispatcher, Kind, Listener
 from tricorn.crew import EngineCrew
 from tricorn.deadline import Deadline
+from tricorn.deadlines import NO_DEADLINES, Deadlines
 from tricorn.events import DrainReport, JobInfo, ServerStopping, Status
 from tricorn.intake import ListenerIntake
 from tricorn.job import Service
 from tricorn.ledger import Ledger
+from tricorn.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
     from tricorn.fullness import Fullness
@@ -48,6 +50,7 @@ class Plan:
     drain_timeout: float
     authenticate: Callable[[Any], object] | None = None
     authenticate_timeout: float = 5.0
+    deadlines: Deadlines = NO_DEADLINES
 
 
 def _make_fullness(admission: Admission) -> Fullness | None:
@@ -77,6 +80,7 @@ class Engine:
         self.fullness = _make_fullness(plan.admission) if dispatcher.forks else None
         self.service = self._make_service(ledger, neighbours, admits=channel is None)
         self.listeners = tuple(listeners)
+        self._timekeeper = Timekeeper(ledger, plan.deadlines)
         self.intake = self._intake(channel)
         self.drain_timeout = plan.drain_timeout
         self.report: DrainReport | None = None
@@ -108,6 +112,7 @@ class Engine:
         return Service(
             plan.call, plan.context, ledger, permits, EngineCrew(self), plan.verify,
             authenticate=plan.authenticate, authenticate_timeout=plan.authenticate_timeout, gate=gate,
+            deadlines=plan.deadlines,
         )  # fmt: skip
 
     def _intake(self, channel: socket | None) -> ListenerIntake | ChannelIntake:
@@ -148,6 +153,8 @@ class Engine:
 
     @contextmanager
     def _on_duty(self) -> Iterator[None]:
+        if not (self.dispatcher.forks or self.dispatcher.minds_deadlines):
+            self._timekeeper.start()
         self._off_duty.clear()
         self.serving = True
         try:
@@ -155,6 +162,11 @@ class Engine:
         finally:
             self.serving = False
             self._off_duty.set()
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """What the server was given."""
+        return self._plan.deadlines
 
     @property
     def stopping(self) -> bool:
@@ -211,6 +223,7 @@ class Engine:
         finally:
             self._close_listeners(lambda listener: True)  # jobs still used datagram sockets, or acknowledged items
             self.intake.close()
+            self._timekeeper.stop()
             self.done.set()
 
     def wait_done(self, timeout: float | None) -> DrainReport:
@@ -231,6 +244,7 @@ class Engine:
                 self.report = self._make_report(abandoned)
                 if abandoned and self.serving:  # the serving thread is one of them and will not come back for this
                     self._close_listeners(lambda listener: True)
+                    self._timekeeper.stop()
                     self.done.set()
         return self.report
 

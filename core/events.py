@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "JobFinished",
     "JobInfo",
+    "JobOverdue",
     "JobRefused",
     "JobStarted",
     "Outcome",
@@ -150,6 +151,15 @@ class JobFinished:
 
 
 @frozen
+class JobOverdue:
+    """A handler works on a request for longer than the ``limit`` of `~tricorn.deadlines.Deadlines.request` seconds; its
+    connection was cut.  A `JobFinished` follows if it ever ends."""
+
+    job: JobInfo
+    limit: float
+
+
+@frozen
 class JobRefused:
     """A request was turned away before it became a started job."""
 
@@ -193,6 +203,7 @@ Event = (
     | ServerClosed
     | JobStarted
     | JobFinished
+    | JobOverdue
     | JobRefused
     | AcceptPaused
     | WorkerStarted

@@ -20,6 +20,7 @@ from tricorn.admission import SHED, Permits
 from tricorn.authentication import identify
 from tricorn.contracts import Crew, Kind, Shape
 from tricorn.deadline import Deadline
+from tricorn.deadlines import NO_DEADLINES, Deadlines
 from tricorn.errors import AuthenticationError, FramingError, HandshakeError, WorkerLost
 from tricorn.events import JobFinished, JobRefused, JobStarted, Outcome, Stage, Status
 from tricorn.handling import shape_of
@@ -68,7 +69,7 @@ class Service:
     permits: Permits
     crew: WorkingCrew
     verify: Callable[[Any], bool] | None = None
-    open_timeout: float | None = None
+    deadlines: Deadlines = NO_DEADLINES
     authenticate: Callable[[Any], object] | None = None
     authenticate_timeout: float = 5.0
     #: Where admission is more than a number.
@@ -95,6 +96,8 @@ class ServedJob:
     thread: int = 0
     where: str = ""
     cancelled: bool = False
+    #: The deadline that it did not keep.
+    overdue: TimeoutError | None = None
     _started: bool = False
     _turned_away: str = ""
 
@@ -192,7 +195,7 @@ class ServedJob:
     def _open(self) -> None:
         self.thread = get_ident()
         self.stage = _OPEN
-        limit = self.service.open_timeout
+        limit = self.service.deadlines.open
         self.request.open(_NEVER if limit is None else Deadline.after(limit))
         if self.service.authenticate is not None:
             self.authenticate()
@@ -218,6 +221,7 @@ class ServedJob:
     def _end(self, error: BaseException | None) -> None:
         """Close, then record.  The peer sees the end before anybody is told of it."""
         reached, self.stage = self.stage, _CLOSE
+        error = self.overdue or error
         if error is not None or self.service.ledger.observers.of_completions:
             _ = self.request.local  # remembered from now on: after closing nobody can tell
         try:
@@ -231,6 +235,8 @@ class ServedJob:
         """What an ending means."""
         if self.cancelled:
             return Status.CANCELLED
+        if self.overdue is not None:
+            return Status.TIMED_OUT
         if self._turned_away is SHED and (error is None or error is self.request.fault):
             return Status.TIMED_OUT
         if error is None:
@@ -343,7 +349,7 @@ class ServedJob:
         """In the child: serve, close, and say how it went; the parent's books are not touched."""
         self.service.crew.enter_child(self.request)
         error = self._serve_to_the_end()
-        reached = self.stage
+        error, reached = self.overdue or error, self.stage
         try:
             self.request.finish(error)
         except Exception as trouble:
@@ -391,7 +397,16 @@ class ServedJob:
 
     def _is_untouched(self) -> bool:
         """Nothing was received yet on a connection."""
-        return getattr(getattr(self.request, "socket", None), "receipts", 1) == 0
+        return getattr(getattr(self.request, "socket", None), "received", 1) == 0
+
+    def expire(self, error: TimeoutError) -> None:
+        """A deadline has passed: cut the request off; it ends as TIMED_OUT, whatever the handler makes of that."""
+        self.overdue = error
+        if self.request.kind is _STREAM:
+            connection: Any = self.request
+            connection.expire(error)
+        else:
+            self.request.abort()
 
     def cancel(self) -> None:
         """Cut the request off; the outcome will be CANCELLED if the handler still ends."""

@@ -18,6 +18,8 @@ __all__ = ["FRESH_S", "REPLY_GRACE_S", "SILENCE_S", "PeerSocket", "Tracked", "ke
 REPLY_GRACE_S = 0.25
 #: Seconds of silence in the middle of a request after which a draining server gives it up.
 SILENCE_S = 1.0
+#: Bytes that are sent at one go; the deadline for output is one for each piece.
+PIECE_BYTES, FILE_PIECE_BYTES = 65_536, 1_048_576
 #: Seconds after a connection was accepted in which a draining server waits for its first bytes: the client has
 #: connected, and is about to send.
 FRESH_S = 0.1
@@ -47,9 +49,13 @@ class Tracked:
     waiting = False
     #: Something was received since we last sent: a request is under way.
     engaged = False
-    #: How many receiving calls returned data; a drain compares two readings.
-    receipts = 0
-    _receipts_seen: tuple[int, float] = (-1, 0.0)
+    #: Since when, by `time.monotonic`.
+    engaged_at = float("-inf")
+    #: In a sending call now.
+    sending = False
+    #: Bytes that have come in all; a drain compares two readings.  Before the present request there were so many.
+    received = received_before = 0
+    _received_seen: tuple[int, float] = (-1, 0.0)
     #: How often, while draining, the reader has waited with nothing under way.
     _boundaries = 0
     #: When we last sent something, by `time.monotonic`; long ago if never.
@@ -62,6 +68,8 @@ class Tracked:
     has_files = False
     #: The last error of a sending or receiving call.
     fault: BaseException | None = None
+    #: It was cut off because this deadline passed: sending and receiving raise it.
+    expired: TimeoutError | None = None
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """`socket.socket.recv`, noted."""
@@ -71,13 +79,15 @@ class Tracked:
         try:
             data: bytes = super().recv(bufsize, flags)  # type: ignore[misc]
         except OSError as error:
-            self.fault = error
-            raise
+            raise self._noted(error) from None
         finally:
             self.waiting = False
         if data:
-            self.engaged = True
-            self.receipts += 1
+            if not self.engaged:
+                self._engage()
+            self.received += len(data)
+        elif self.expired is not None:
+            raise self.expired
         return data
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
@@ -88,49 +98,93 @@ class Tracked:
         try:
             count: int = super().recv_into(buffer, nbytes, flags)  # type: ignore[misc]
         except OSError as error:
-            self.fault = error
-            raise
+            raise self._noted(error) from None
         finally:
             self.waiting = False
         if count:
-            self.engaged = True
-            self.receipts += 1
+            if not self.engaged:
+                self._engage()
+            self.received += count
+        elif self.expired is not None:
+            raise self.expired
         return count
+
+    def _engage(self) -> None:
+        """A request has begun."""
+        self.engaged = True
+        self.engaged_at = monotonic()
+        self.received_before = self.received
+
+    def _noted(self, error: OSError) -> OSError:
+        """What to raise in its place: an error after a deadline is the deadline's."""
+        self.fault = self.expired or error
+        return self.fault
 
     def send(self, data: Any, flags: int = 0, /) -> int:
         """`socket.socket.send`, noted."""
         self.engaged = False
+        self.sending = True
         self.sent_at = monotonic()
         try:
             count: int = super().send(data, flags)  # type: ignore[misc]
         except OSError as error:
-            self.fault = error
-            raise
+            raise self._noted(error) from None
+        finally:
+            self.sending = False
         return count
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """`socket.socket.sendall`, noted."""
         self.engaged = False
+        self.sending = True
         self.sent_at = monotonic()
         try:
-            super().sendall(data, flags)  # type: ignore[misc]
+            if len(data) <= PIECE_BYTES:
+                super().sendall(data, flags)  # type: ignore[misc]
+            else:
+                self._send_pieces(data, flags)
         except OSError as error:
-            self.fault = error
-            raise
+            raise self._noted(error) from None
+        finally:
+            self.sending = False
+
+    def _send_pieces(self, data: Any, flags: int) -> None:
+        """So that it can be seen from outside whether the peer takes any of it."""
+        with memoryview(data) as view, view.cast("B") as whole:
+            for at in range(0, len(whole), PIECE_BYTES):
+                super().sendall(whole[at : at + PIECE_BYTES], flags)  # type: ignore[misc]
+                self.sent_at = monotonic()
 
     def sendmsg(self, *args: Any) -> int:
         """`socket.socket.sendmsg`, noted."""
         self.engaged = False
+        self.sending = True
         self.sent_at = monotonic()
-        count: int = super().sendmsg(*args)  # type: ignore[misc]
+        try:
+            count: int = super().sendmsg(*args)  # type: ignore[misc]
+        except OSError as error:
+            raise self._noted(error) from None
+        finally:
+            self.sending = False
         return count
 
-    def sendfile(self, *args: Any, **options: Any) -> int:
-        """`socket.socket.sendfile`, noted."""
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        """`socket.socket.sendfile`, noted, piece by piece, so that it can be seen whether the peer takes any of it."""
         self.engaged = False
-        self.sent_at = monotonic()
-        count: int = super().sendfile(*args, **options)  # type: ignore[misc]
-        return count
+        self.sending = True
+        sent = 0
+        try:
+            while True:
+                self.sent_at = monotonic()
+                piece = FILE_PIECE_BYTES if count is None else min(FILE_PIECE_BYTES, count - sent)
+                taken: int = super().sendfile(file, offset + sent, piece)  # type: ignore[misc]
+                sent += taken
+                if taken < piece or sent == count:
+                    return sent
+        except OSError as error:
+            raise self._noted(error) from None
+        finally:
+            self.sending = False
 
     def makefile(self, *args: Any, **options: Any) -> Any:
         """`socket.socket.makefile`, noted."""
@@ -163,9 +217,9 @@ class Tracked:
             self._boundaries = max(1, self._boundaries)
             if now - self.sent_at >= REPLY_GRACE_S:
                 self.end_input()
-        elif self.receipts != self._receipts_seen[0]:
-            self._receipts_seen = (self.receipts, now)
-        elif now - self._receipts_seen[1] >= SILENCE_S:
+        elif self.received != self._received_seen[0]:
+            self._received_seen = (self.received, now)
+        elif now - self._received_seen[1] >= SILENCE_S:
             self.end_input()
 
 

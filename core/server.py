@@ -14,6 +14,7 @@ from typing import Any
 from tricorn.admission import MAX_CONNECTIONS, Admission
 from tricorn.composition import check_authenticator, check_composition
 from tricorn.contracts import Dispatcher, Listener, Transport
+from tricorn.deadlines import Deadlines
 from tricorn.engine import Engine, Plan
 from tricorn.errors import ConfigurationError, StateError
 from tricorn.events import DrainReport, JobInfo, ServerClosed, ServerStarted
@@ -72,6 +73,8 @@ class Server:
     ``admission``
         The same and more, in its place: `~tricorn.admission.Admission`, with what a single peer may have, and what
         becomes of those for whom there is no room.
+    ``deadlines``
+        How long peers may be silent and handlers may work: `~tricorn.deadlines.Deadlines`, with its defaults.
     ``drain_timeout``
         Seconds that running requests get when the server stops; 8 by default, never unlimited.
 
@@ -95,6 +98,7 @@ class Server:
         log: bool = True,
         max_connections: int = MAX_CONNECTIONS,
         admission: Admission | None = None,
+        deadlines: Deadlines | None = None,
         drain_timeout: float = DRAIN_TIMEOUT_S,
         user: str | int | None = None,
         group: str | int | None = None,
@@ -112,6 +116,7 @@ class Server:
         self._plan = Plan(
             adapt(self.handler, ServerView(self, self.handler)), contextvars.copy_context(), verify,
             _admission(admission, max_connections), drain_timeout, authenticate, authenticate_timeout,
+            _deadlines(deadlines),
         )  # fmt: skip
         self._successor = Successor(user, group, self.transports)
         self._refusals = RefusalCounter()
@@ -380,6 +385,14 @@ def _admission(given: Admission | None, max_connections: int) -> Admission:
         raise ConfigurationError(
             f"max_connections is {max_connections!r} beside {given!r}; allowed: one of the two, which says it"
         )
+    return given
+
+
+def _deadlines(given: Deadlines | None) -> Deadlines:
+    if given is None:
+        return Deadlines()
+    if not isinstance(given, Deadlines):
+        raise ConfigurationError(f"deadlines is {given!r}; allowed: Deadlines(idle=..., ...), or None for the defaults")
     return given
 
 
