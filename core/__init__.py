@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tricorn.contracts import Dispatcher, Intake, Item, Job, Kind, Listener, Shape, Transport
     from tricorn.datagram import Datagram
     from tricorn.deadline import Deadline
+    from tricorn.deadlines import Deadlines
     from tricorn.errors import (
         AuthenticationError,
         ConfigurationError,
@@ -61,6 +62,7 @@ _HOME = {
     "contracts": "Dispatcher Intake Item Job Kind Listener Shape Transport",
     "datagram": "Datagram",
     "deadline": "Deadline",
+    "deadlines": "Deadlines",
     "errors": "AuthenticationError ConfigurationError ConnectionLost DrainTimeout FramingError HandshakeError "
     "HandshakeTimeout IncompatibleParts ListenError MalformedHello NoRoute Overloaded PeerRefused PluginConflict "
     "PluginLoad RemoteError StateError TransportError TricornError UnknownPlugin WorkerLost",
@@ -78,6 +80,7 @@ __all__ = [
     "ConnectionLost",
     "Datagram",
     "Deadline",
+    "Deadlines",
     "Dispatcher",
     "DrainReport",
     "DrainTimeout",

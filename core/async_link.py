@@ -16,6 +16,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tricorn.connection import Connection
+from tricorn.deadlines import Deadlines, due
 from tricorn.errors import ConnectionLost, StateError
 from tricorn.peer_socket import REPLY_GRACE_S, SILENCE_S, kernel_shutdown
 
@@ -108,6 +109,8 @@ class Link(asyncio.Protocol):
     over = False
     #: The transport has let go of the descriptor.
     gone = False
+    #: Bytes of output that the peer had not taken when last looked at, and since when there were so many.
+    _unsent = (0, 0.0)
 
     def __init__(self, job: Job, ended: Callable[[Link], None]) -> None:
         self.job = job
@@ -198,9 +201,27 @@ class Link(asyncio.Protocol):
     def look(self, now: float) -> None:
         """The server is stopping: end the input if nothing is under way.  Called again and again."""
 
+    def due(self, now: float, limits: Deadlines) -> tuple[float, str] | None:
+        """When it is late, and by which of ``limits``; ``None`` for never.  Called again and again."""
+        unsent = self.transport.get_write_buffer_size() if self.transport is not None and not self.gone else 0
+        if unsent:
+            if unsent != self._unsent[0]:
+                self._unsent = (unsent, now)
+            return None if limits.write is None else (self._unsent[1] + limits.write, "write")
+        self._unsent = (0, 0.0)
+        return None if self.over or self.gone else self.due_in_handler(limits)
+
+    def due_in_handler(self, limits: Deadlines) -> tuple[float, str] | None:
+        """The same, where all output is sent, and the conversation is not over."""
+        return None
+
 
 class StreamLink(Link):
     """Bytes for a coroutine: what has arrived and was not taken, and the notes of `tricorn.peer_socket.Tracked`."""
+
+    #: Of the notes: what is sent is the transport's, whose output is minded by `due`.
+    sending = False
+    idle_from = float("-inf")
 
     def __init__(self, job: Job, ended: Callable[[Link], None], read_ahead: int, high_water: int) -> None:
         super().__init__(job, ended)
@@ -215,10 +236,10 @@ class StreamLink(Link):
         #: The peer has not taken enough of what was sent.
         self.full = False
         # Notes: see `Tracked`.
-        self._engaged = False
-        self._receipts = self._boundaries = 0
-        self._receipts_seen = (-1, 0.0)
-        self._sent_at = float("-inf")
+        self.engaged = False
+        self.received = self.received_before = self._boundaries = 0
+        self._received_seen = (-1, 0.0)
+        self.sent_at = self.engaged_at = float("-inf")
 
     # -- what the transport tells
 
@@ -229,8 +250,9 @@ class StreamLink(Link):
     def data_received(self, data: bytes) -> None:
         """Keep it for the handler; hold further input back where it does not come for what there is."""
         self.buffer += data
-        self._engaged = True
-        self._receipts += 1
+        if not self.engaged:
+            self._engage()
+        self.received += len(data)
         reader = self._reader
         if reader is not None and not reader.done():
             reader.set_result(None)
@@ -254,13 +276,27 @@ class StreamLink(Link):
     @property
     def idle_since(self) -> float | None:
         """While the handler waits for more, and has answered what there was."""
-        idle = self._reader is not None and not (self._engaged or self.buffer or self.over)
-        return self._sent_at if idle else None
+        idle = self._reader is not None and not (self.engaged or self.buffer or self.over)
+        return self.sent_at if idle else None
 
     def cut(self, error: Exception | None) -> None:
         """Whoever waits is told."""
         self._end_of_input()
         self._wake_writers()
+
+    def _engage(self) -> None:
+        """A request is under way."""
+        if not self.engaged:
+            self.engaged, self.engaged_at, self.received_before = True, monotonic(), self.received
+
+    @property
+    def waiting(self) -> bool:
+        """The handler waits for the peer."""
+        return self._reader is not None and not self._reader.done()
+
+    def due_in_handler(self, limits: Deadlines) -> tuple[float, str] | None:
+        """By the notes."""
+        return due(self, self.added, limits)
 
     def _end_of_input(self) -> None:
         self.ended = True
@@ -290,8 +326,8 @@ class StreamLink(Link):
             raise StateError("another coroutine receives from this connection already")
         self._reader = reader = self._loop.create_future()
         if self.buffer:
-            self._engaged = True
-        elif self.sock.draining and not self._engaged:
+            self._engage()
+        elif self.sock.draining and not self.engaged:
             self._come_to_a_boundary()
         if self._held:
             self._release()
@@ -299,7 +335,7 @@ class StreamLink(Link):
 
     def take(self, size: int) -> bytes:
         """At most ``size`` bytes of what has arrived."""
-        self._engaged = True
+        self._engage()
         if size >= len(self.buffer):
             data = bytes(self.buffer)
             self.buffer.clear()
@@ -315,8 +351,8 @@ class StreamLink(Link):
         """Hand it to the transport; if that is `full` then, wait for `drained`."""
         if self._closed or self.gone or self.transport.is_closing():
             self._raise_unsendable()
-        self._engaged = False
-        self._sent_at = monotonic()
+        self.engaged = False
+        self.sent_at = monotonic()
         self.transport.write(data)
 
     async def drained(self) -> None:
@@ -355,18 +391,18 @@ class StreamLink(Link):
         self.sock.draining = True
         if self._reader is None or self._reader.done() or self.gone:
             return
-        if not self._engaged:
+        if not self.engaged:
             self._boundaries = max(1, self._boundaries)
-            if now - self._sent_at >= REPLY_GRACE_S:
+            if now - self.sent_at >= REPLY_GRACE_S:
                 self._end_input()
-        elif self._receipts != self._receipts_seen[0]:
-            self._receipts_seen = (self._receipts, now)
-        elif now - self._receipts_seen[1] >= SILENCE_S:
+        elif self.received != self._received_seen[0]:
+            self._received_seen = (self.received, now)
+        elif now - self._received_seen[1] >= SILENCE_S:
             self._end_input()
 
     def _come_to_a_boundary(self) -> None:
         self._boundaries += 1
-        if self._boundaries > 1 or self._sent_at < 0:
+        if self._boundaries > 1 or self.sent_at < 0:
             self._end_input()
 
     def _end_input(self) -> None:

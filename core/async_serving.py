@@ -48,6 +48,8 @@ class AsyncServing:
         self._shape: Shape | None = None
         self._failure: BaseException | None = None
         self._next_visit: asyncio.TimerHandle | None = None
+        self._limits = intake.crew.deadlines
+        self._look_at_clock: asyncio.TimerHandle | None = None
         #: The server is stopping; nothing more comes in; the deadline has passed.
         self._draining = self._stopping = self._cancelled = False
 
@@ -119,6 +121,8 @@ class AsyncServing:
     def _begin_task(self, job: Job, work: Coroutine[Any, Any, None], context: Context) -> None:
         task = self.loop.create_task(work, context=context)
         self._jobs[job.id] = (job, task)
+        if self._look_at_clock is None:
+            self._mind_the_time()
         task.add_done_callback(partial(self._if_never_begun, job))
 
     def _if_never_begun(self, job: Job, task: asyncio.Task[None]) -> None:
@@ -145,14 +149,45 @@ class AsyncServing:
 
     async def _serve_whole(self, job: Job) -> None:
         request: Any = job.request
-        if request.kind is not Kind.ITEM:
-            self._end(job, await self._outcome_of(job, AsyncDatagram(request, job.id)))
-            return
+        guard = self.loop.call_later(limit, self._late, job, "request") if (limit := self._limits.request) else None
         try:
+            if request.kind is not Kind.ITEM:
+                self._end(job, await self._outcome_of(job, AsyncDatagram(request, job.id)))
+                return
             await serve_item(job)
         finally:
+            if guard is not None:
+                guard.cancel()
             self._forget(job)
             self._stop_if_over()
+
+    # -- deadlines
+
+    def _mind_the_time(self) -> None:
+        """Cut those that are late; again in a second, or earlier, while there are any."""
+        shortest, now = self._limits.shortest, monotonic()
+        if shortest is None:
+            return
+        soonest = now + min(1.0, shortest)
+        for number, link in list(self._links.items()):
+            found = link.due(now, self._limits)
+            if found is None:
+                continue
+            if found[0] > now:
+                soonest = min(soonest, found[0])
+            elif number in self._jobs:
+                self._late(link.job, found[1])
+        pause = max(LOOK_S, soonest - now)
+        self._look_at_clock = self.loop.call_later(pause, self._mind_the_time) if self._jobs else None
+
+    def _late(self, job: Job, which: str) -> None:
+        job.late(which)
+        _, task = self._jobs.get(job.id, (job, None))
+        link = self._links.get(job.id)
+        if link is not None:
+            link.abort()
+        if task is not None and which == "request":
+            task.cancel()
 
     # -- streams
 

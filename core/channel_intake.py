@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from tricorn.contracts import Crew, Intake
 from tricorn.events import Stage, Status
 from tricorn.handover import HandoverLost, receive_request
-from tricorn.job import ServedJob, Service
+from tricorn.job import ServedJob
 from tricorn.report import Report, send_report
+from tricorn.service import Service
 from tricorn.waiting import Waiter, make_waiter
 from tricorn.wakeup import wait_readable
 

@@ -40,8 +40,9 @@ class Connection:
     """One peer conversation; it owns its socket.
 
     A function handler gets this; a request-handler class gets ``socket``.  All calls belong to the thread that runs the
-    handler, except `drain` and `abort`, which are safe from any.  Blocking calls block until one of the
-    server's `~tricorn.deadlines.Deadlines` passes, and then raise `TimeoutError`.  The server closes the connection after the handler returns.
+    handler, except `drain`, `expire` and `abort`, which are safe from any.  Blocking calls block until one of the
+    server's `~tricorn.deadlines.Deadlines` passes, and then raise `TimeoutError`.  The server closes the connection
+    after the handler returns.
     """
 
     kind: ClassVar[Kind] = Kind.STREAM

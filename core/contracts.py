@@ -179,6 +179,10 @@ class Job(Protocol):
         `Crew.watch`, the same for all parts of a server's jobs."""
         ...
 
+    def late(self, which: str) -> None:
+        """For an event loop: a deadline has passed, that of `Crew.deadlines` with this name.  Cuts the request off."""
+        ...
+
     def end(self, error: BaseException | None = None) -> None:
         """Close and record, for a loop that called `engage`."""
         ...

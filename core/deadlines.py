@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from attrs import asdict, field, frozen
+from attrs import field, frozen
 
 from tricorn.checks import optional, seconds, whole_number
 
-__all__ = ["NO_DEADLINES", "Deadlines", "Notes", "due", "too_long"]
+__all__ = ["DEADLINE_NAMES", "NO_DEADLINES", "Deadlines", "Notes", "due", "too_long"]
 
 
 @frozen(kw_only=True)
@@ -32,8 +32,8 @@ class Deadlines:
     ``min_rate`` bytes of it that have come (1,024), so that large requests may be slow, and trickling ones may not.
     A blocking handler's request has come when the handler answers; one that never answers (a collector of lines) has
     one single request, and needs ``read=None``.
-    ``write``: for each 64 KiB of output, or less, that the handler sends, to be taken by the kernel, and so by the peer.
-    30.
+    ``write``: for each 64 KiB of output, or less, that the handler sends, to be taken by the kernel, and so by the
+    peer; in a loop, seconds in which it takes none of it.  30.
     ``request``: from a request's first byte, or from what the handler last sent, until it sends again or waits for the
     peer.  ``None``: how long work takes, only you know.  A handler that takes longer is told of with its stack
     (`~tricorn.events.JobOverdue`), and its connection is cut.  No thread can be ended; a worker process is replaced.
@@ -58,19 +58,24 @@ class Deadlines:
         return min((each for each in watched if each is not None), default=None)
 
     def __str__(self) -> str:
-        given = {name: value for name, value in asdict(self).items() if name != "min_rate"}
+        given = {name: getattr(self, name) for name in DEADLINE_NAMES}
         return ", ".join(f"{name} {'none' if value is None else f'{value:g} s'}" for name, value in given.items())
 
 
+DEADLINE_NAMES = ("open", "first_byte", "idle", "read", "write", "request")
 #: For old code, which sets its own.
-NO_DEADLINES = Deadlines(open=None, first_byte=None, idle=None, read=None, write=None, request=None)
+NO_DEADLINES = Deadlines(**dict.fromkeys(DEADLINE_NAMES))
 
 
 class Notes(Protocol):
     """What is known of a conversation; times by `time.monotonic`, long ago for never."""
 
-    #: The handler waits for the peer; a request is under way; the handler waits for its output to be taken.
-    waiting: bool
+    @property
+    def waiting(self) -> bool:
+        """The handler waits for the peer."""
+        ...
+
+    #: A request is under way; the handler waits for its output to be taken.
     engaged: bool
     sending: bool
     #: Bytes that have come, in all, and before the present request, and when that began.
@@ -83,14 +88,14 @@ class Notes(Protocol):
 
 
 def due(notes: Notes, begun: float, limits: Deadlines) -> tuple[float, str] | None:
-    """When the conversation that was accepted at ``begun`` is late, and by which of the deadlines, by name; ``None`` for
-    never.  It never becomes earlier while the conversation moves on."""
+    """When the conversation that was accepted at ``begun`` is late, and by which of the deadlines; ``None`` for never.
+    It never becomes earlier while the conversation moves on."""
     if notes.waiting:
         if notes.engaged:
             return _reading(notes, limits)
         if not notes.received and notes.sent_at < 0:
             return _after(begun, limits.first_byte, "first_byte")
-        return _after(max(begun, notes.sent_at, notes.idle_from), limits.idle, "idle")
+        return _after(max(begun, notes.sent_at, notes.engaged_at, notes.idle_from), limits.idle, "idle")
     if notes.sending:
         return _after(notes.sent_at, limits.write, "write")
     since = max(begun, notes.sent_at, notes.engaged_at if notes.engaged else begun)

@@ -22,8 +22,8 @@ from tricorn.deadline import Deadline
 from tricorn.deadlines import NO_DEADLINES, Deadlines
 from tricorn.events import DrainReport, JobInfo, ServerStopping, Status
 from tricorn.intake import ListenerIntake
-from tricorn.job import Service
 from tricorn.ledger import Ledger
+from tricorn.service import Service
 from tricorn.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Engine:
         self.fullness = _make_fullness(plan.admission) if dispatcher.forks else None
         self.service = self._make_service(ledger, neighbours, admits=channel is None)
         self.listeners = tuple(listeners)
-        self._timekeeper = Timekeeper(ledger, plan.deadlines)
+        self._timekeeper = Timekeeper(ledger, plan.deadlines.shortest)
         self.intake = self._intake(channel)
         self.drain_timeout = plan.drain_timeout
         self.report: DrainReport | None = None

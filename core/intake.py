@@ -14,8 +14,9 @@ from tricorn.contracts import Crew, Intake, Kind, Listener
 from tricorn.deadline import Deadline
 from tricorn.errors import PeerRefused
 from tricorn.events import AcceptPaused
-from tricorn.job import ServedJob, Service
+from tricorn.job import ServedJob
 from tricorn.leaving import Leaving
+from tricorn.service import Service
 from tricorn.waiting import Waiter, make_waiter, poke_later
 from tricorn.wakeup import WakeUp
 

@@ -12,23 +12,24 @@ from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
 
-from tricorn.admission import SHED, Permits
+from tricorn.admission import SHED
+from tricorn.alarm_clock import watched_by_alarm
 from tricorn.authentication import identify
 from tricorn.contracts import Crew, Kind, Shape
 from tricorn.deadline import Deadline
-from tricorn.deadlines import NO_DEADLINES, Deadlines
+from tricorn.deadlines import due, too_long
 from tricorn.errors import AuthenticationError, FramingError, HandshakeError, WorkerLost
-from tricorn.events import JobFinished, JobRefused, JobStarted, Outcome, Stage, Status
+from tricorn.events import JobFinished, JobOverdue, JobRefused, JobStarted, Outcome, Stage, Status
 from tricorn.handling import shape_of
 from tricorn.handover import send_request
-from tricorn.ledger import Ledger
 from tricorn.part_books import PartBooks
 from tricorn.peer_socket import FRESH_S
 from tricorn.report import Report
+from tricorn.service import Service
 
 if TYPE_CHECKING:
     from socket import socket
@@ -36,46 +37,14 @@ if TYPE_CHECKING:
 
     from tricorn.contracts import Request
     from tricorn.messages import Conversation
-    from tricorn.overload import Gate
 
-__all__ = ["ServedJob", "Service", "WorkingCrew"]
+__all__ = ["ServedJob"]
 
 # Looking a member up on its Enum costs 40 ns, a global 5.
 _OPEN, _HANDLER, _CLOSE = Stage.OPEN, Stage.HANDLER, Stage.CLOSE
 _COMPLETED, _ABANDONED = Status.COMPLETED, Status.ABANDONED
 _STREAM = Kind.STREAM
 _NEVER = Deadline(None)
-
-
-class WorkingCrew(Crew, Protocol):
-    """A `Crew` as jobs themselves need it."""
-
-    def enter_child(self, request: Request) -> None:
-        """In a child forked for this one request: close what belongs to the parent."""
-        ...
-
-    def watching_with(self, watch: Callable[[int, Callable[[], None]], None]) -> WorkingCrew:
-        """The same with another `watch`: for jobs that are given to a dispatcher by an event loop."""
-        ...
-
-
-@define(eq=False)
-class Service:
-    """What every job of one serving process needs, worked out once."""
-
-    call: Callable[[Any], Any]
-    context: Context
-    ledger: Ledger
-    permits: Permits
-    crew: WorkingCrew
-    verify: Callable[[Any], bool] | None = None
-    deadlines: Deadlines = NO_DEADLINES
-    authenticate: Callable[[Any], object] | None = None
-    authenticate_timeout: float = 5.0
-    #: Where admission is more than a number.
-    gate: Gate | None = None
-    #: For jobs that are parts of others, made when the first is.
-    parts: tuple[PartBooks, Service] | None = None
 
 
 def _may_be_ctrl_c() -> bool:
@@ -348,7 +317,8 @@ class ServedJob:
     def run_remotely(self) -> bytes:
         """In the child: serve, close, and say how it went; the parent's books are not touched."""
         self.service.crew.enter_child(self.request)
-        error = self._serve_to_the_end()
+        with watched_by_alarm(self, self.service.deadlines):
+            error = self._serve_to_the_end()
         error, reached = self.overdue or error, self.stage
         try:
             self.request.finish(error)
@@ -399,9 +369,27 @@ class ServedJob:
         """Nothing was received yet on a connection."""
         return getattr(getattr(self.request, "socket", None), "received", 1) == 0
 
-    def expire(self, error: TimeoutError) -> None:
-        """A deadline has passed: cut the request off; it ends as TIMED_OUT, whatever the handler makes of that."""
-        self.overdue = error
+    def due(self) -> tuple[float, str] | None:
+        """When it is late, and by which deadline; ``None`` for never, and where others see to it: in a loop, say."""
+        request: Any = self.request
+        if self.overdue is not None or self.where or self.stage is _OPEN or self.stage is _CLOSE:
+            return None
+        limits = self.service.deadlines
+        if request.kind is not _STREAM:
+            return None if limits.request is None else (self.accepted_at + limits.request, "request")
+        if request.keeper is not None or not hasattr(request.socket, "engaged_at"):
+            return None
+        found, given = due(request.socket, self.accepted_at, limits), request.deadline
+        if given is not None and given.at is not None and (found is None or given.at < found[0]):
+            return (given.at, "deadline")
+        return found
+
+    def late(self, which: str) -> None:
+        """Its time is over: cut the request off.  It ends as TIMED_OUT, whatever the handler makes of that."""
+        ledger, limits = self.service.ledger, self.service.deadlines
+        self.overdue = error = too_long(which, limits)
+        if which == "request":
+            ledger.observers.tell(JobOverdue(ledger.describe(self), limits.request or 0.0))
         if self.request.kind is _STREAM:
             connection: Any = self.request
             connection.expire(error)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tricorn.board import Board
     from tricorn.job import ServedJob
 
-__all__ = ["Ledger", "describe"]
+__all__ = ["Ledger"]
 
 
 class Ledger:
@@ -104,18 +104,22 @@ class Ledger:
             finally:
                 self._waiting = False
 
+    def describe(self, job: ServedJob) -> JobInfo:
+        """One of this process's jobs, with its stack."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        return _describe(job, sys._current_frames(), names)
+
     def in_flight(self, *, stacks: bool = False) -> tuple[JobInfo, ...]:
         """What is in flight now, oldest first."""
         frames = sys._current_frames() if stacks else {}
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        infos = [describe(job, frames, names) for job in list(self.jobs.values())]
+        infos = [_describe(job, frames, names) for job in list(self.jobs.values())]
         for board in list(self.boards):
             infos += [info for info in board.in_flight() if info.id not in board.told]  # told of, not yet cleared
         return tuple(sorted(infos, key=lambda info: -info.age))
 
 
-def describe(job: ServedJob, frames: Mapping[int, FrameType], names: Mapping[int | None, str]) -> JobInfo:
-    """What is known of ``job``; its stack if its thread is among ``frames``."""
+def _describe(job: ServedJob, frames: Mapping[int, FrameType], names: Mapping[int | None, str]) -> JobInfo:
     where = job.where
     if not where and job.thread:
         where = f"thread {names.get(job.thread, job.thread)}"

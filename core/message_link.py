@@ -15,6 +15,7 @@ from tricorn.peer_socket import SILENCE_S, kernel_shutdown
 
 if TYPE_CHECKING:
     from tricorn.contracts import Job
+    from tricorn.deadlines import Deadlines
     from tricorn.messages import Conversation
 
 __all__ = ["MessageLink", "answer_packet"]
@@ -33,8 +34,9 @@ class MessageLink(Link):
     _ending = False
     #: Bytes of the incomplete message, and when that was seen.
     _pending_seen = (-1, 0.0)
-    #: When something last came in.
+    #: When something last came in, and when the first bytes did of a message that is not complete.
     _heard_at = float("-inf")
+    _begun_at = 0.0
 
     def __init__(self, job: Job, ended: Callable[[Link], None], context: Context, high_water: int) -> None:
         super().__init__(job, ended)
@@ -63,7 +65,10 @@ class MessageLink(Link):
             self.finish(error)
             return
         if replies:
+            self._begun_at = 0.0
             self.transport.write(replies)
+        elif not self._begun_at or self._conversation.advanced:
+            self._begun_at = self._heard_at
         if self._conversation.error is not None:
             self._fail(self._conversation.error)
         elif self._ending:
@@ -96,6 +101,15 @@ class MessageLink(Link):
     def cut(self, error: Exception | None) -> None:
         """The handler has nothing more to do."""
         self.finish(error)
+
+    def due_in_handler(self, limits: Deadlines) -> tuple[float, str] | None:
+        """Between two messages, or in one; the function itself has returned, or nobody would ask."""
+        if not self._conversation.idle:
+            return None if limits.read is None else ((self._begun_at or self._heard_at) + limits.read, "read")
+        self._begun_at = 0.0
+        if self._heard_at < 0:
+            return None if limits.first_byte is None else (self.added + limits.first_byte, "first_byte")
+        return None if limits.idle is None else (self._heard_at + limits.idle, "idle")
 
     def _note(self, error: BaseException) -> None:
         if isinstance(error, FramingError):

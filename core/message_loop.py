@@ -180,7 +180,7 @@ class MessageLoop:
         if replies:
             if not peer.out:
                 peer.since = table.now
-            peer.begun = False
+            peer.begun, peer.heard = False, True
             table.send(peer, replies)
         else:
             self._note_progress(peer)
@@ -227,6 +227,7 @@ class MessageLoop:
     def _note_progress(self, peer: Peer) -> None:
         """The clock of an incomplete message runs from its first byte, not from its last."""
         conversation = peer.conversation
+        peer.heard = True
         if peer.begun and not (conversation.advanced or conversation.idle):
             return
         peer.begun = not conversation.idle

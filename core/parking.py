@@ -24,18 +24,17 @@ ACCEPT_BATCH = 64
 class ParkingLot:
     """Takes jobs from ``intake``, keeps each until its connection has something to read, and puts it into ``ready``.
 
-    `run` and `end_all` belong to the serving thread, `back` and `gone` to the workers that iterate ``ready``.  A
-    connection that has been here for ``idle_timeout`` seconds is ended, as timed out.
+    `run` and `end_all` belong to the serving thread, `back` and `gone` to the workers that iterate ``ready``.  The
+    server's deadlines are minded by its timekeeper, which cuts what is late: then there is something to read.
     """
 
-    def __init__(self, intake: Intake, ready: JobQueue, idle_timeout: float | None) -> None:
+    def __init__(self, intake: Intake, ready: JobQueue) -> None:
         self._intake = intake
         self._ready = ready
-        self._idle_timeout = idle_timeout
         self._poller = make_poller()
         self._wakeup = WakeUp()
-        #: By descriptor, the longest here first: the job, and since when.
-        self._parked: dict[int, tuple[Job, float]] = {}
+        #: By descriptor.
+        self._parked: dict[int, Job] = {}
         #: Jobs on their way back, and marks for jobs that have ended: `deque.append` needs no lock.
         self._returned: deque[Job | None] = deque()
         self._in_hand = 0
@@ -84,7 +83,6 @@ class ParkingLot:
                     self._wakeup.clear()
                 else:
                     self._accept()
-            self._expire()
             if self._accepting and self._intake.stopped:
                 self._accepting = False
                 self._poller.unregister(self._intake.fileno())  # it stays readable from now on
@@ -108,11 +106,7 @@ class ParkingLot:
         pause = self._intake.patience() if self._accepting else None
         if pause is not None:
             left = pause if left is None else min(left, pause)
-        if self._idle_timeout is None or not self._parked:
-            return left
-        _, since = next(iter(self._parked.values()))
-        idle = max(0.0, since + self._idle_timeout - monotonic())
-        return idle if left is None else min(idle, left)
+        return left
 
     def _accept(self) -> None:
         for _ in range(ACCEPT_BATCH):
@@ -141,15 +135,17 @@ class ParkingLot:
         if fd < 0 or connection.buffered():
             self._ready.put(job)
             return
-        self._parked[fd] = (job, monotonic())
+        self._parked[fd] = job
         # Between two requests a drain may end it at once, unless a message has begun: see `tricorn.peer_socket`.
         begun = isinstance(connection.memo, Conversation) and not connection.memo.idle
+        if begun and not connection.socket.engaged:
+            connection.socket._engage()
         connection.socket.waiting, connection.socket.engaged = True, begun
         connection.socket.sent_at, connection.socket.idle_from = float("-inf"), monotonic()
         self._poller.register(fd, READ)
 
     def _leave(self, fd: int) -> Job:
-        job, _ = self._parked.pop(fd)
+        job = self._parked.pop(fd)
         with suppress(OSError):
             self._poller.unregister(fd)
         connection: Any = job.request
@@ -158,19 +154,3 @@ class ParkingLot:
 
     def _release(self, fd: int) -> None:
         self._ready.put(self._leave(fd))
-
-    def _expire(self) -> None:
-        limit = self._idle_timeout
-        if limit is None:
-            return
-        now = monotonic()
-        while self._parked:
-            fd, (job, since) = next(iter(self._parked.items()))
-            if now - since < limit:
-                return
-            self._leave(fd)
-            request: Any = job.request
-            error = TimeoutError(f"the peer sent nothing for {now - since:.1f} s")
-            request.socket.fault = error
-            job.end(error)
-            self._in_hand -= 1

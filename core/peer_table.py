@@ -295,28 +295,30 @@ class PeerTable:
     def _give_up(self, peer: Peer) -> None:
         if peer.opening and _open_until(peer).expired:
             self._open(peer)  # which says so in its own words
-        else:
-            self.end(peer, peer.error or _too_long(peer, self.now - peer.since))
+            return
+        if peer.busy and not peer.out:
+            peer.job.late("request")
+        self.end(peer, peer.error or _too_long(peer, self.now - peer.since))
 
     def _look_after(self, peer: Peer, seconds: float) -> None:
         heappush(self._timers, (self.now + seconds, next(self._numbers), peer))
 
     def _due(self, peer: Peer) -> float | None:
-        limits = self._limits
+        deadlines = self._limits.deadlines
         if peer.opening:
             left = _open_until(peer).remaining()
-            dues = (left and self.now + left, limits.open and peer.since + limits.open)
+            dues = (left and self.now + left, deadlines.open and peer.since + deadlines.open)
             return min((each for each in dues if each is not None), default=None)
         if peer.out:
-            limit = limits.write
+            limit = deadlines.write
         elif peer.closing:
             limit = LINGER_S
         elif peer.busy or peer.inbox:
-            return None
+            limit = deadlines.request
         elif peer.conversation.idle:
-            limit = limits.idle
+            limit = deadlines.idle if peer.heard else deadlines.first_byte
         else:
-            limit = limits.read
+            limit = deadlines.read
         return None if limit is None else peer.since + limit
 
     # -- endings
@@ -368,8 +370,8 @@ def _open_until(peer: Peer) -> Deadline:
 
 
 def _shortest(limits: Limits) -> float | None:
-    given = [each for each in (limits.idle, limits.read, limits.write, limits.open) if each is not None]
-    return min(given, default=None)
+    given = (limits.deadlines.shortest, limits.deadlines.open)
+    return min((each for each in given if each is not None), default=None)
 
 
 def _too_long(peer: Peer, silent: float) -> TimeoutError:
@@ -377,6 +379,8 @@ def _too_long(peer: Peer, silent: float) -> TimeoutError:
         what = "did not finish its handshake"
     elif peer.out:
         what = "took none of the output"
+    elif peer.busy:
+        return TimeoutError(f"the handler was not done for {silent:.1f} s")
     elif peer.conversation.idle:
         what = "sent nothing"
     else:

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import frozen
 
 from tricorn.contracts import Job
+from tricorn.deadlines import Deadlines
 from tricorn.peer_socket import PeerSocket
 
 __all__ = ["Limits", "Peer"]
@@ -18,17 +19,14 @@ _recv, _send = _socket.socket.recv, _socket.socket.send
 
 @frozen
 class Limits:
-    """Seconds, ``None`` for unlimited, and bytes.
+    """What a loop keeps to.
 
-    ``idle``: without a message under way; ``read``: from a message's first byte to its last; ``write``: without the
-    peer taking any output; ``open``: for the handshake.  Above ``high_water`` bytes of output that the peer has not
-    taken, nothing more is read from it, until a quarter is left.
+    Of the server's `~tricorn.deadlines.Deadlines` a loop knows when a message begins and ends: ``read`` is from its
+    first byte to its last, ``write`` without the peer taking any output.  Above ``high_water`` bytes of output that the
+    peer has not taken, nothing more is read from it, until a quarter is left.
     """
 
-    idle: float | None
-    read: float | None
-    write: float | None
-    open: float | None
+    deadlines: Deadlines
     high_water: int
 
 
@@ -37,7 +35,7 @@ class Peer:
 
     __slots__ = (
         "added", "begun", "buffered", "busy", "closing", "connection", "context", "conversation", "dropped", "error",
-        "events", "fd", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send", "since",
+        "events", "fd", "heard", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send", "since",
     )  # fmt: skip
 
     def __init__(self, job: Job, now: float) -> None:
@@ -58,6 +56,8 @@ class Peer:
         self.held = False
         #: True while it is known that a message has begun and is not complete.
         self.begun = False
+        #: A message, or a part of one, has come.
+        self.heard = False
         #: When the present state began: silence, a message's first byte, output that is not taken.
         self.since = now
         self.opening = True

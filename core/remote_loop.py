@@ -230,6 +230,7 @@ class RemoteLoop:
         conversation = peer.conversation
         messages = conversation.decode(data)
         party.inbox.extend(messages)
+        peer.heard = True
         if conversation.idle:
             peer.since, peer.begun = self._table.now, False
         elif messages or not peer.begun:  # the clock of a message runs from its first byte, not from its last

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from tricorn.admission import MAX_CONNECTIONS, Admission
+from tricorn.arguments import admission_of, by_name, check_seconds, deadlines_of, transports_of
 from tricorn.composition import check_authenticator, check_composition
 from tricorn.contracts import Dispatcher, Listener, Transport
 from tricorn.deadlines import Deadlines
@@ -35,8 +36,6 @@ __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 DRAIN_TIMEOUT_S = 8.0
 #: Default seconds for finding out who a peer is.
 AUTHENTICATE_TIMEOUT_S = 5.0
-#: The longest that anything waits, in seconds: a year.
-MAX_SECONDS = 365 * 24 * 3600
 
 
 class Server:
@@ -103,20 +102,20 @@ class Server:
         user: str | int | None = None,
         group: str | int | None = None,
     ) -> None:
-        self.transports = _transports(transport)
-        self.dispatcher = _by_name("dispatcher", dispatcher)
-        self.handler = _by_name("handler", handler)
+        self.transports = transports_of(transport)
+        self.dispatcher = by_name("dispatcher", dispatcher)
+        self.handler = by_name("handler", handler)
         check_composition(self.transports, self.dispatcher, self.handler)
-        _check_seconds("drain_timeout", drain_timeout)
+        check_seconds("drain_timeout", drain_timeout)
         if verify is not None and not callable(verify):
             raise ConfigurationError(f"verify is {verify!r}; allowed: a callable that takes one request, or None")
-        _check_seconds("authenticate_timeout", authenticate_timeout)
+        check_seconds("authenticate_timeout", authenticate_timeout)
         if authenticate is not None:
             check_authenticator(self.transports, self.dispatcher, authenticate)
         self._plan = Plan(
             adapt(self.handler, ServerView(self, self.handler)), contextvars.copy_context(), verify,
-            _admission(admission, max_connections), drain_timeout, authenticate, authenticate_timeout,
-            _deadlines(deadlines),
+            admission_of(admission, max_connections), drain_timeout, authenticate, authenticate_timeout,
+            deadlines_of(deadlines),
         )  # fmt: skip
         self._successor = Successor(user, group, self.transports)
         self._refusals = RefusalCounter()
@@ -270,7 +269,7 @@ class Server:
         Under `Sync` it is served when this returns; under the others it may still be running.
         """
         if timeout is not None:
-            _check_seconds("timeout", timeout)
+            check_seconds("timeout", timeout)
         if self.state is State.NEW:
             self.bind()
         engine = self._engine_now("handle a request")
@@ -329,7 +328,7 @@ class Server:
         itself: use `request_stop` there.
         """
         if timeout is not None:
-            _check_seconds("timeout", timeout)
+            check_seconds("timeout", timeout)
         if self._report is not None:
             return self._report
         if self._engine is None:
@@ -367,46 +366,3 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.drain()
-
-
-def _check_seconds(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
-        raise ConfigurationError(f"{name} is {value!r}; allowed: seconds, from 0 to {MAX_SECONDS:,}, never unlimited")
-
-
-def _admission(given: Admission | None, max_connections: int) -> Admission:
-    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
-        raise ConfigurationError(f"max_connections is {max_connections!r}; allowed: a whole number from 1")
-    if given is None:
-        return Admission(max_connections)
-    if not isinstance(given, Admission):
-        raise ConfigurationError(f"admission is {given!r}; allowed: an Admission, or None")
-    if max_connections != MAX_CONNECTIONS:
-        raise ConfigurationError(
-            f"max_connections is {max_connections!r} beside {given!r}; allowed: one of the two, which says it"
-        )
-    return given
-
-
-def _deadlines(given: Deadlines | None) -> Deadlines:
-    if given is None:
-        return Deadlines()
-    if not isinstance(given, Deadlines):
-        raise ConfigurationError(f"deadlines is {given!r}; allowed: Deadlines(idle=..., ...), or None for the defaults")
-    return given
-
-
-def _by_name(kind: str, part: Any) -> Any:
-    """A part that was named, resolved; anything else as it is, without touching the plugin machinery."""
-    if not isinstance(part, str):
-        return part
-    from tricorn import names
-
-    return getattr(names, kind)(part)
-
-
-def _transports(given: Transport | str | Sequence[Transport | str]) -> tuple[Transport, ...]:
-    several = (given,) if isinstance(given, (str, Transport)) or not isinstance(given, Sequence) else tuple(given)
-    if not several:
-        raise ConfigurationError("no transport was given; allowed: one, or a sequence of at least one")
-    return tuple(_by_name("transport", each) for each in several)

@@ -113,6 +113,7 @@ class MessageHandler:
                 raise conversation.error
             if not data:
                 return
+            _note_progress(sock, conversation)
             if connection.parkable:
                 connection.memo = conversation
                 connection.park()
@@ -140,6 +141,15 @@ class MessageHandler:
             answer(reply)
         if error is not None:
             raise error
+
+
+def _note_progress(sock: Any, conversation: Conversation) -> None:
+    """A message that has no reply is over as well; for a drain, and for the deadlines."""
+    if getattr(sock, "engaged", False):
+        if conversation.idle:
+            sock.engaged = False
+        elif conversation.advanced:
+            sock._engage()
 
 
 def _linger(sock: Any) -> None:

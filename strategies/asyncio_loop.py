@@ -45,6 +45,7 @@ class Asyncio(Dispatcher):
 
     shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.COROUTINE, Shape.MESSAGE})
     needs_descriptors: ClassVar[bool] = True
+    minds_deadlines: ClassVar[bool] = True
     in_place: ClassVar[bool] = True
 
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = field(

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from attrs import define, field
 
-from tricorn.checks import optional, refuse_option, seconds, whole_number
-from tricorn.contracts import Dispatcher, Intake, Job, Shape
+from tricorn.checks import refuse_option, seconds, whole_number
+from tricorn.contracts import Crew, Dispatcher, Intake, Job, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import ConfigurationError, ConnectionLost, IncompatibleParts, StateError, WorkerLost
 from tricorn.peer_table import Limits
@@ -54,6 +54,7 @@ class Dask(Dispatcher):
 
     shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.MESSAGE})
     needs_descriptors: ClassVar[bool] = True
+    minds_deadlines: ClassVar[bool] = True
     instead: ClassVar[str] = "a message handler (tricorn.handlers.message), or ProcessPool (process-pool)"
 
     address: str = field(metadata={"help": "the scheduler's, such as tcp://10.0.0.5:8786"})
@@ -68,18 +69,6 @@ class Dask(Dispatcher):
     )
     pipeline: int = field(
         default=1, kw_only=True, validator=whole_number(1), metadata={"help": "messages of one peer at once"}
-    )
-    idle_timeout: float | None = field(
-        default=300.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without a message"}
-    )
-    read_timeout: float | None = field(
-        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds that a message may take"}
-    )
-    write_timeout: float | None = field(
-        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without output taken"}
-    )
-    open_timeout: float | None = field(
-        default=10.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds for a handshake"}
     )
     high_water: int = field(
         default=262_144, kw_only=True, validator=whole_number(0), metadata={"help": "bytes of output kept for a peer"}
@@ -111,15 +100,15 @@ class Dask(Dispatcher):
         """
         if self._loop is not None:
             raise StateError("this Dask serves already; give each server one of its own")
-        self._begin().run(intake)
+        self._begin(intake.crew).run(intake)
 
     def dispatch(self, job: Job) -> None:
         """Serve ``job`` in a loop on a thread of its own, made with the first."""
-        (self._loop or self._begin()).give(job)
+        (self._loop or self._begin(job.crew)).give(job)
 
-    def _begin(self) -> RemoteLoop:
+    def _begin(self, crew: Crew) -> RemoteLoop:
         self._cluster = cluster = _Cluster(self.address, self.connect_timeout, self.retries)
-        limits = Limits(self.idle_timeout, self.read_timeout, self.write_timeout, self.open_timeout, self.high_water)
+        limits = Limits(crew.deadlines, self.high_water)
         self._loop = RemoteLoop(cluster, limits, self.max_in_flight, self.pipeline)
         return self._loop
 

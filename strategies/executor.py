@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from attrs import define, field, validators
 
-from tricorn.checks import optional, refuse_option, seconds, whole_number
-from tricorn.contracts import Dispatcher, Intake, Job, Shape
+from tricorn.checks import refuse_option, whole_number
+from tricorn.contracts import Crew, Dispatcher, Intake, Job, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import ConfigurationError, IncompatibleParts, StateError, WorkerLost
 from tricorn.forking import refuse_if_threaded
@@ -63,11 +63,12 @@ class Executor(Dispatcher):
     was given breaks or is shut down, serving ends with that error.  Messages that are still worked on when a drain's
     deadline passes are cut off; a pool of our own is killed then, as far as it has processes.
 
-    Seconds and bytes (``idle_timeout`` ... ``high_water``) as with `~tricorn.strategies.Selector`.
+    ``high_water`` as with `~tricorn.strategies.Selector`.
     """
 
     shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.MESSAGE})
     needs_descriptors: ClassVar[bool] = True
+    minds_deadlines: ClassVar[bool] = True
     instead: ClassVar[str] = "a message handler (tricorn.handlers.message), or ProcessPool (process-pool)"
 
     pool: futures.Executor | Callable[[], futures.Executor] | None = field(
@@ -87,18 +88,6 @@ class Executor(Dispatcher):
     )
     pipeline: int = field(
         default=1, kw_only=True, validator=whole_number(1), metadata={"help": "messages of one peer at once"}
-    )
-    idle_timeout: float | None = field(
-        default=300.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without a message"}
-    )
-    read_timeout: float | None = field(
-        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds that a message may take"}
-    )
-    write_timeout: float | None = field(
-        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without output taken"}
-    )
-    open_timeout: float | None = field(
-        default=10.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds for a handshake"}
     )
     high_water: int = field(
         default=262_144, kw_only=True, validator=whole_number(0), metadata={"help": "bytes of output kept for a peer"}
@@ -138,16 +127,16 @@ class Executor(Dispatcher):
         `~tricorn.errors.WorkerLost` where the pool was given, and cannot work any more."""
         if self._loop is not None:
             raise StateError("this Executor serves already; give each server one of its own")
-        self._begin().run(intake)
+        self._begin(intake.crew).run(intake)
 
     def dispatch(self, job: Job) -> None:
         """Serve ``job`` in a loop on a thread of its own, made with the first."""
-        (self._loop or self._begin()).give(job)
+        (self._loop or self._begin(job.crew)).give(job)
 
-    def _begin(self) -> RemoteLoop:
+    def _begin(self, crew: Crew) -> RemoteLoop:
         self._desk = desk = _Desk(self)
         desk.start(self._handler)
-        limits = Limits(self.idle_timeout, self.read_timeout, self.write_timeout, self.open_timeout, self.high_water)
+        limits = Limits(crew.deadlines, self.high_water)
         self._loop = RemoteLoop(desk, limits, self.max_in_flight, self.pipeline)
         return self._loop
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from tricorn.checks import optional, seconds, whole_number
+from tricorn.checks import whole_number
 from tricorn.contracts import Dispatcher, Intake, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import ConfigurationError, StateError
@@ -27,9 +27,8 @@ class Selector(Dispatcher):
     that compute for microseconds, wrong for those that wait.  The replies to one peer are in the order of its
     messages: it has one message in ``then`` at a time.
 
-    Seconds, ``None`` for unlimited: ``idle_timeout`` without a message under way; ``read_timeout`` from a message's
-    first byte to its last; ``write_timeout`` without the peer taking output; ``open_timeout`` for a handshake.
-    ``high_water``: bytes of output that a peer has not taken, above which nothing more is read from it.
+    The loop itself ends peers that do not keep to the server's `~tricorn.deadlines.Deadlines`.  ``high_water``: bytes
+    of output that a peer has not taken, above which nothing more is read from it.
 
     Message handlers only (`tricorn.handlers.message`).  It is the "explicit table of partially finished requests" that
     the documentation of `socketserver` leaves to its reader.
@@ -37,21 +36,10 @@ class Selector(Dispatcher):
 
     shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.MESSAGE})
     needs_descriptors: ClassVar[bool] = True
+    minds_deadlines: ClassVar[bool] = True
     instead: ClassVar[str] = "a message handler (tricorn.handlers.message), or ThreadPool(park_idle=True)"
 
     then: Dispatcher | None = field(default=None, metadata={"help": "dispatcher that complete messages go to"})
-    idle_timeout: float | None = field(
-        default=300.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without a message"}
-    )
-    read_timeout: float | None = field(
-        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds that a message may take"}
-    )
-    write_timeout: float | None = field(
-        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without output taken"}
-    )
-    open_timeout: float | None = field(
-        default=10.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds for a handshake"}
-    )
     high_water: int = field(
         default=262_144, kw_only=True, validator=whole_number(0), metadata={"help": "bytes of output kept for a peer"}
     )
@@ -91,16 +79,12 @@ class Selector(Dispatcher):
             )
         return ""
 
-    @property
-    def _limits(self) -> Limits:
-        return Limits(self.idle_timeout, self.read_timeout, self.write_timeout, self.open_timeout, self.high_water)
-
     def serve(self, intake: Intake) -> None:
         """Run the loop until the intake ends; without ``then`` until the last connection has ended, too."""
         if self._loop is not None:
             self._turned_away.add(get_ident())
             raise StateError("this Selector serves already; give each server one of its own")
-        self._loop = loop = MessageLoop(intake, self.then, self._limits)
+        self._loop = loop = MessageLoop(intake, self.then, Limits(intake.crew.deadlines, self.high_water))
         try:
             loop.run(lambda: intake.stopped and not (self.in_place and loop.busy))
         except BaseException:

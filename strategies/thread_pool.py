@@ -9,7 +9,7 @@ from operator import methodcaller
 
 from attrs import define, field, validators
 
-from tricorn.checks import flag, optional, seconds
+from tricorn.checks import flag
 from tricorn.contracts import Dispatcher, Intake, Job
 from tricorn.deadline import Deadline
 from tricorn.parking import ParkingLot
@@ -30,16 +30,12 @@ class ThreadPool(Dispatcher):
 
     ``park_idle``: a connection gets a thread when it has something to read and not before, so that thousands of silent
     ones cost a place in a table each.  A message handler gives its thread back after each exchange, any other when it
-    returns after `Connection.park`; it is then called again.  For protocols in which the client speaks first.  A
-    connection that waits longer than ``idle_timeout`` seconds (``None``: for ever) is ended, as timed out.
+    returns after `Connection.park`; it is then called again.  For protocols in which the client speaks first.
     """
 
     workers: int = field(default=16, validator=validators.instance_of(int), metadata={"help": "threads that serve"})
     park_idle: bool = field(
         default=False, kw_only=True, validator=flag, metadata={"help": "no thread for silent connections"}
-    )
-    idle_timeout: float | None = field(
-        default=300.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds that one may be parked"}
     )
     _threads: list[threading.Thread] = field(factory=list, init=False, repr=False)
     _errors: list[BaseException] = field(factory=list, init=False, repr=False)
@@ -81,7 +77,7 @@ class ThreadPool(Dispatcher):
 
     def _serve_parked(self, intake: Intake) -> None:
         self._queue = JobQueue(UNBOUNDED)  # by itself: the server admits no more than it has room for
-        self._lot = ParkingLot(intake, self._queue, self.idle_timeout)
+        self._lot = ParkingLot(intake, self._queue)
         self._start(self._queue)
         self._lot.run(lambda: intake.stopped or bool(self._errors))
         if self._errors:

@@ -9,6 +9,7 @@ import platform
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 import click
 
@@ -21,7 +22,8 @@ from tricorn.cli.matrix import failures, fill_matrix, matrix_record, show_matrix
 from tricorn.cli.output import complain, make_printable, say, silence
 from tricorn.cli.serving import Session, compose
 from tricorn.cli.status import BUG, INTERRUPTED, UNCLEAN, UNUSABLE
-from tricorn.errors import TricornError
+from tricorn.deadlines import DEADLINE_NAMES, Deadlines
+from tricorn.errors import ConfigurationError, TricornError
 from tricorn.server import DRAIN_TIMEOUT_S
 
 __all__ = ["root", "run"]
@@ -65,6 +67,24 @@ def _seconds(context: click.Context, option: click.Parameter, value: float) -> f
     return value
 
 
+def _deadlines(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> Deadlines:
+    given: dict[str, Any] = {}
+    for text in values:
+        name, _, value = text.partition("=")
+        if name not in DEADLINE_NAMES:
+            raise click.BadParameter(
+                f"{text!r} names no deadline; allowed: {', '.join(DEADLINE_NAMES)}, as in idle=300"
+            )
+        try:
+            given[name] = None if value == "none" else float(value)
+        except ValueError:
+            raise click.BadParameter(f"{text!r}: {value!r} is no number of seconds, and not 'none'") from None
+    try:
+        return Deadlines(**given)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.group(invoke_without_command=True, help=words.ROOT)
 @click.version_option(
     version("tricorn"), "--version", message=f"%(prog)s %(version)s (Python {platform.python_version()})"
@@ -86,6 +106,11 @@ def root(context: click.Context) -> None:
 @click.option(
     "--drain-timeout", metavar="SECONDS", type=float, default=DRAIN_TIMEOUT_S, show_default=True, callback=_seconds,
     help="How long running requests get once the server stops; then they are cut off.",
+)  # fmt: skip
+@click.option(
+    "--deadline", "deadlines", metavar="NAME=SECONDS", multiple=True, callback=_deadlines,
+    help="How long peers and handlers may take: open, first_byte, idle, read, write or request, as in idle=300; "
+    "'none' for no limit. May be given several times.",
 )  # fmt: skip
 @click.option(
     "--max-connections", metavar="N", type=click.IntRange(min=1), default=MAX_CONNECTIONS, show_default=True,
@@ -110,14 +135,22 @@ def root(context: click.Context) -> None:
 @click.pass_context
 def serve(
     context: click.Context, transports: tuple[str, ...], handler: str, dispatcher: str, drain_timeout: float,
-    max_connections: int, max_per_peer: int | None, when_full: str, log_level: str | None, user: str | None,
+    deadlines: Deadlines, max_connections: int, max_per_peer: int | None, when_full: str, log_level: str | None, user: str | None,
     group: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Compose a server from texts and serve until a signal."""
     configure_log(log_level or ("error" if quiet else "info"))
     parts = compose(transports, dispatcher, handler)
     admission = Admission(max_connections, max_per_peer, when_full=_POLICIES[when_full.lower()]())
-    session = Session(parts, drain_timeout=drain_timeout, admission=admission, quiet=quiet, user=user, group=group)
+    session = Session(
+        parts,
+        drain_timeout=drain_timeout,
+        admission=admission,
+        deadlines=deadlines,
+        quiet=quiet,
+        user=user,
+        group=group,
+    )
     context.exit(session.run())
 
 

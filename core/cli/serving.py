@@ -21,6 +21,7 @@ from tricorn.cli.output import complain, say
 from tricorn.cli.status import CLEAN, UNCLEAN
 from tricorn.composition import check_composition
 from tricorn.contracts import Dispatcher, Kind, Listener, Transport
+from tricorn.deadlines import Deadlines
 from tricorn.engine import CANCEL_GRACE_S, OVERRUN_S
 from tricorn.errors import IncompatibleParts
 from tricorn.events import DrainReport, Event, JobInfo, ServerStarted
@@ -91,7 +92,7 @@ class Session:
     events = frozenset({ServerStarted})
 
     def __init__(
-        self, parts: Parts, *, drain_timeout: float, admission: Admission, quiet: bool, user: str | None,
+        self, parts: Parts, *, drain_timeout: float, admission: Admission, deadlines: Deadlines, quiet: bool, user: str | None,
         group: str | None,
     ) -> None:  # fmt: skip
         self._parts = parts
@@ -99,7 +100,7 @@ class Session:
         self._drain_timeout = drain_timeout
         self._server = Server(
             parts.transports, parts.dispatcher, parts.handler, observers=[self], drain_timeout=drain_timeout,
-            admission=admission, user=_number_or_name(user), group=_number_or_name(group),
+            admission=admission, deadlines=deadlines, user=_number_or_name(user), group=_number_or_name(group),
         )  # fmt: skip
         self._pid = os.getpid()
         self._stopped_at: float | None = None

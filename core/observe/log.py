@@ -33,6 +33,7 @@ _LOUDEST: dict[type, int] = {
     facts.JobRefused: WARNING,
     facts.AcceptPaused: WARNING,
     facts.WorkerEnded: WARNING,
+    facts.JobOverdue: WARNING,
     facts.JobFinished: ERROR,
 }
 
@@ -106,6 +107,7 @@ class LogObserver:
             facts.ServerClosed: self._server_closed,
             facts.JobStarted: self._job_started,
             facts.JobFinished: self._job_finished,
+            facts.JobOverdue: self._job_overdue,
             facts.JobRefused: self._job_refused,
             facts.AcceptPaused: self._accept_paused,
             facts.WorkerStarted: self._worker_started,
@@ -170,6 +172,13 @@ class LogObserver:
             self._tell_outcome(WARNING, outcome)
         else:
             self._tell_outcome(level, outcome, outcome.error)
+
+    def _job_overdue(self, event: facts.JobOverdue) -> None:
+        job = event.job
+        self._write(
+            WARNING, "request %d from %s runs for longer than %.3f s, in %s; its connection was cut; it is at: %s",
+            job.id, escape_address(job.peer), event.limit, escape(job.where), escape(job.stack),
+        )  # fmt: skip
 
     def _job_refused(self, event: facts.JobRefused) -> None:
         outcome = event.outcome

@@ -24,13 +24,15 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def dial(nothing_left_behind: None) -> Iterator[Callable[[Any], socket.socket]]:
-    """Connect to a server, or an address, over TCP; the connection is closed at the end of the test."""
+def dial(nothing_left_behind: None) -> Iterator[Callable[..., socket.socket]]:
+    """Connect to a server, or an address, over TCP, and say something; closed at the end of the test."""
     with ExitStack() as opened:
 
-        def connect(server: Any) -> socket.socket:
+        def connect(server: Any, words: bytes = b"") -> socket.socket:
             address = server.address if isinstance(server, Server) else server
-            return opened.enter_context(socket.create_connection(address, timeout=BOUND))
+            client = opened.enter_context(socket.create_connection(address, timeout=BOUND))
+            client.sendall(words)
+            return client
 
         yield connect
 

@@ -216,7 +216,6 @@ def test_by_name() -> None:
         ({"workers": 0}, "workers must be a whole number, 1 or more"),
         ({"max_in_flight": 0}, "max_in_flight must be"),
         ({"pipeline": 0}, "pipeline must be"),
-        ({"idle_timeout": -1}, "idle_timeout must be"),
     ],
 )
 def test_bad_options(options: dict[str, Any], words: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tricorn import Server
+from tricorn import Deadlines, Server
 from tricorn.errors import ConfigurationError, IncompatibleParts
 from tricorn.events import JobFinished, JobStarted, ServerStopping, Status
 from tricorn.handlers import Lines, message
@@ -44,8 +44,6 @@ def test_options() -> None:
     """It is a flag, and says how many connections it holds: as many as the server takes."""
     with pytest.raises(ConfigurationError, match="park_idle must be True or False"):
         ThreadPool(park_idle=1)  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError, match="idle_timeout must be a number of seconds above 0"):
-        ThreadPool(park_idle=True, idle_timeout=0)
     assert ThreadPool(park_idle=True).concurrency is None
     assert ThreadPool(park_idle=True).needs_descriptors
     assert not ThreadPool().needs_descriptors
@@ -148,8 +146,8 @@ def test_a_busy_pool_makes_others_wait(free: threading.Event, dial: Dial) -> Non
 def test_idle_timeout(dial: Dial) -> None:
     """A connection that is parked for so long is ended as timed out; one that speaks is not."""
     recorder = Recorder()
-    dispatcher = ThreadPool(2, park_idle=True, idle_timeout=0.3)
-    with Server(TCP(), dispatcher, shout, log=False, observers=[recorder]) as server:
+    limits, dispatcher = Deadlines(first_byte=0.3, idle=0.3), ThreadPool(2, park_idle=True)
+    with Server(TCP(), dispatcher, shout, log=False, observers=[recorder], deadlines=limits) as server:
         server.start()
         silent, speaking = dial(server.address), dial(server.address)
         name = silent.getsockname()
@@ -158,7 +156,7 @@ def test_idle_timeout(dial: Dial) -> None:
             assert speaking.recv(10) == b"HI\n"
         (event,) = recorder.of(JobFinished)
     assert (event.outcome.peer, event.outcome.status) == (name, Status.TIMED_OUT)
-    assert "the peer sent nothing for 0." in str(event.outcome.error)
+    assert "the peer sent nothing within 0.3 s (Deadlines.first_byte)" in str(event.outcome.error)
 
 
 def test_a_peer_that_leaves_while_it_is_parked(dial: Dial) -> None:

@@ -42,15 +42,6 @@ def test_what_then_may_be() -> None:
         assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["idle_timeout", "read_timeout", "write_timeout", "open_timeout"])
-@pytest.mark.parametrize("value", [0, -1, "1", float("nan")])
-def test_timeouts(name: str, value: Any) -> None:
-    """Durations are seconds above 0, or None."""
-    with pytest.raises(ConfigurationError, match=f"{name} must be a number of seconds above 0"):
-        Selector(**{name: value})
-    assert getattr(Selector(**{name: None}), name) is None
-
-
 def test_high_water() -> None:
     """Bytes, 0 or more."""
     with pytest.raises(ConfigurationError, match="high_water must be a whole number, 0 or more"):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tricorn import Server
+from tricorn import Deadlines, Server
 from tricorn.events import JobFinished, Status
 from tricorn.handlers import Lines, message
 from tricorn.strategies import Selector, ThreadPool
@@ -69,7 +69,7 @@ def test_write_timeout(dial: Dial) -> None:
     """A peer that takes none of its output for so long is ended."""
     recorder = Recorder()
     handler = message(Lines())(lambda request: bytes(10_000_000))
-    with Server(TCP(), Selector(write_timeout=0.1), handler, log=False, observers=[recorder]) as server:
+    with Server(TCP(), Selector(), handler, deadlines=Deadlines(write=0.1), log=False, observers=[recorder]) as server:
         server.start()
         dial(server.address, b"x\n")
         outcome = recorder.outcome(1)
@@ -80,7 +80,7 @@ def test_write_timeout(dial: Dial) -> None:
 def test_a_peer_that_reads_slowly_is_not_ended(dial: Dial) -> None:
     """The clock of the output starts again whenever some of it is taken."""
     handler = message(Lines())(lambda request: bytes(20_000_000))
-    with Server(TCP(), Selector(write_timeout=2.0), handler) as server:
+    with Server(TCP(), Selector(), handler, deadlines=Deadlines(write=2.0)) as server:
         server.start()
         client, received = dial(server.address, b"x\n"), 0
         while received < 20_000_001:
@@ -91,8 +91,8 @@ def test_a_peer_that_reads_slowly_is_not_ended(dial: Dial) -> None:
 def test_idle_timeout(everywhere: Any, dial: Dial, line: Line) -> None:
     """A peer that says nothing for so long, from the beginning or after a message, is ended as timed out."""
     recorder, chosen = Recorder(), everywhere()
-    limited = Selector(chosen.then, idle_timeout=0.1)
-    with Server(TCP(), limited, shout, log=False, observers=[recorder]) as server:
+    limits = Deadlines(idle=0.1, first_byte=0.1)
+    with Server(TCP(), chosen, shout, log=False, observers=[recorder], deadlines=limits) as server:
         server.start()
         client = dial(server.address, b"a\n")
         assert line(client) == b"A\n"
@@ -108,7 +108,7 @@ def test_idle_timeout(everywhere: Any, dial: Dial, line: Line) -> None:
 def test_idle_peers_are_ended_one_by_one(dial: Dial, line: Line) -> None:
     """A peer that goes on speaking is not ended with those that came with it and fell silent."""
     recorder = Recorder()
-    with Server(TCP(), Selector(idle_timeout=0.3), shout, log=False, observers=[recorder]) as server:
+    with Server(TCP(), Selector(), shout, deadlines=Deadlines(idle=0.3), log=False, observers=[recorder]) as server:
         server.start()
         silent, speaking = dial(server.address), dial(server.address)
         name = silent.getsockname()
@@ -121,8 +121,8 @@ def test_idle_peers_are_ended_one_by_one(dial: Dial, line: Line) -> None:
 def test_read_timeout(either: Any, dial: Dial) -> None:
     """From the first byte of a message to its last there are so many seconds, however regularly others come."""
     recorder = Recorder()
-    limited = Selector(either().then, read_timeout=0.2, idle_timeout=30)
-    with Server(TCP(), limited, shout, log=False, observers=[recorder]) as server:
+    limits = Deadlines(read=0.2, idle=30)
+    with Server(TCP(), either(), shout, log=False, observers=[recorder], deadlines=limits) as server:
         server.start()
         client = dial(server.address, b"a\nb")
         try:
@@ -138,9 +138,9 @@ def test_read_timeout(either: Any, dial: Dial) -> None:
 
 def test_messages_that_overlap_are_not_one(either: Any, dial: Dial) -> None:
     """A peer whose every packet ends one message and begins the next is in time, though it is never between two."""
-    limited, recorder = Selector(either().then, read_timeout=1.0), Recorder()
+    limits, recorder = Deadlines(read=1.0), Recorder()
     handler = message(Lines())(lambda request: None)
-    with Server(TCP(), limited, handler, log=False, observers=[recorder]) as server:
+    with Server(TCP(), either(), handler, log=False, observers=[recorder], deadlines=limits) as server:
         server.start()
         client, until = dial(server.address, b"fir"), monotonic() + 1.5
         while monotonic() < until:
@@ -155,8 +155,9 @@ def test_messages_that_overlap_are_not_one(either: Any, dial: Dial) -> None:
 def test_no_deadline_while_a_message_is_worked_on(gate: Any, dial: Dial, line: Line) -> None:
     """A peer that waits for its reply is not idle; its clock starts when it has it."""
     recorder = Recorder()
-    limited = Selector(ThreadPool(2), idle_timeout=0.1, read_timeout=0.1)
-    with Server(TCP(), limited, message(Lines())(gate), log=False, observers=[recorder]) as server:
+    limits, handler = Deadlines(idle=0.1, read=0.1, first_byte=0.1), message(Lines())(gate)
+    chosen = Selector(ThreadPool(2))
+    with Server(TCP(), chosen, handler, log=False, observers=[recorder], deadlines=limits) as server:
         server.start()
         waiting, silent = dial(server.address, b"hold\n"), dial(server.address)
         assert gate.entered.acquire(timeout=10)
