@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from tricorn.async_link import StreamLink
 from tricorn.connection import Credentials
 from tricorn.contracts import Job
 from tricorn.datagram import REPLY_WAIT_S, Datagram
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError, StateError
+from tricorn.stream_link import StreamLink
 
 if TYPE_CHECKING:
     from tricorn.proxy_header import ProxyHeader

@@ -13,11 +13,12 @@ from time import monotonic
 from typing import Any
 
 from tricorn.async_connection import AsyncConnection, AsyncDatagram, serve_item
-from tricorn.async_link import Link, StreamLink, enter_loop, reach_tls
+from tricorn.async_link import Link, enter_loop, reach_tls
 from tricorn.contracts import Intake, Job, Kind, Shape
 from tricorn.deadline import Deadline
 from tricorn.message_link import MessageLink, answer_packet
 from tricorn.peer_socket import FRESH_S
+from tricorn.stream_link import StreamLink
 
 __all__ = ["AsyncServing"]
 

@@ -64,7 +64,7 @@ class Deadlines:
 
 DEADLINE_NAMES = ("open", "first_byte", "idle", "read", "write", "request")
 #: For old code, which sets its own.
-NO_DEADLINES = Deadlines(**dict.fromkeys(DEADLINE_NAMES))
+NO_DEADLINES = Deadlines(open=None, first_byte=None, idle=None, read=None, write=None, request=None)
 
 
 class Notes(Protocol):

@@ -51,8 +51,7 @@ class ListenerIntake(Intake):
         self._leaving = Leaving(self.listeners)
         #: True where another process serves, which has a copy of this.
         self.served_elsewhere = False
-        #: Accepting has failed for good.
-        self._broken = False
+        self._broken = False  # accepting has failed for good
         #: The process that has asked for jobs, or 0.
         self._pid = 0
         self._gate = gate = service.gate

@@ -6,8 +6,6 @@ user code of a request, and `ServedJob._end` the only one that closes and record
 
 from __future__ import annotations
 
-import signal
-import threading
 from _thread import get_ident
 from collections.abc import Callable
 from contextvars import Context
@@ -20,6 +18,7 @@ from tricorn.admission import SHED
 from tricorn.alarm_clock import watched_by_alarm
 from tricorn.authentication import identify
 from tricorn.contracts import Crew, Kind, Shape
+from tricorn.ctrl_c import may_be_ctrl_c
 from tricorn.deadline import Deadline
 from tricorn.deadlines import due, too_long
 from tricorn.errors import AuthenticationError, FramingError, HandshakeError, WorkerLost
@@ -45,12 +44,6 @@ _OPEN, _HANDLER, _CLOSE = Stage.OPEN, Stage.HANDLER, Stage.CLOSE
 _COMPLETED, _ABANDONED = Status.COMPLETED, Status.ABANDONED
 _STREAM = Kind.STREAM
 _NEVER = Deadline(None)
-
-
-def _may_be_ctrl_c() -> bool:
-    """False on a thread of ours, and where SIGINT raises nothing: then it was the handler that raised it."""
-    on_main_thread = threading.current_thread() is threading.main_thread()
-    return on_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @define(eq=False)
@@ -81,7 +74,7 @@ class ServedJob:
                     return False
             except BaseException as error:
                 self.refuse("verify raised", error)
-                if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c():
+                if isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
                     raise
                 return False
         self._started = True
@@ -126,7 +119,7 @@ class ServedJob:
     def end(self, error: BaseException | None = None) -> None:
         """Close, record, and raise what is nobody's but the program's."""
         self._end(error)
-        if isinstance(error, KeyboardInterrupt) and _may_be_ctrl_c():
+        if isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
             raise error
 
     def _serve_to_the_end(self) -> BaseException | None:

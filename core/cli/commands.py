@@ -135,8 +135,8 @@ def root(context: click.Context) -> None:
 @click.pass_context
 def serve(
     context: click.Context, transports: tuple[str, ...], handler: str, dispatcher: str, drain_timeout: float,
-    deadlines: Deadlines, max_connections: int, max_per_peer: int | None, when_full: str, log_level: str | None, user: str | None,
-    group: str | None, quiet: bool,
+    deadlines: Deadlines, max_connections: int, max_per_peer: int | None, when_full: str, log_level: str | None,
+    user: str | None, group: str | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Compose a server from texts and serve until a signal."""
     configure_log(log_level or ("error" if quiet else "info"))

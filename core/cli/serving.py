@@ -92,8 +92,8 @@ class Session:
     events = frozenset({ServerStarted})
 
     def __init__(
-        self, parts: Parts, *, drain_timeout: float, admission: Admission, deadlines: Deadlines, quiet: bool, user: str | None,
-        group: str | None,
+        self, parts: Parts, *, drain_timeout: float, admission: Admission, deadlines: Deadlines, quiet: bool,
+        user: str | None, group: str | None,
     ) -> None:  # fmt: skip
         self._parts = parts
         self._quiet = quiet

@@ -72,7 +72,7 @@ def test_looking_is_not_receiving(pair) -> None:
     client.sendall(b"hello")
     assert peek(connection, 4, timeout=10) == b"hell"
     notes = connection.socket
-    assert (notes.engaged, notes.receipts, notes.waiting, notes.fault) == (False, 0, False, None)
+    assert (notes.engaged, notes.received, notes.waiting, notes.fault) == (False, 0, False, None)
 
 
 def test_nothing_is_there(pair) -> None:

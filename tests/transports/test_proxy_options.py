@@ -72,7 +72,7 @@ def test_the_socket_is_left_as_it_was(loopback: Any) -> None:
         client.sendall(HEADER)
         connection.open(Deadline.after(5))
         sock = connection.socket
-        assert (sock.gettimeout(), sock.engaged, sock.receipts, sock.waiting) == (None, False, 0, False)
+        assert (sock.gettimeout(), sock.engaged, sock.received, sock.waiting) == (None, False, 0, False)
         connection.finish(None)
 
 

@@ -223,7 +223,10 @@ def test_a_thousand_idle_connections(script: Any) -> None:
     out, errors = program.communicate(timeout=50)
     assert errors == ""
     threads, report, more_threads, another = out.splitlines()
-    assert (threads, more_threads) == ("4", "4")
+    assert (threads, more_threads) == (
+        "4",
+        "5",
+    )  # the loop minds the deadlines itself, the parking lot has a timekeeper
     for each in (report, another):
         assert "1001 accepted, 1001 completed" in each
 
