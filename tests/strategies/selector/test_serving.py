@@ -226,7 +226,7 @@ def test_a_thousand_idle_connections(script: Any) -> None:
     assert (threads, more_threads) == (
         "4",
         "5",
-    )  # the loop minds the deadlines itself, the parking lot has a timekeeper
+    )  # who parks has a timekeeper, too
     for each in (report, another):
         assert "1001 accepted, 1001 completed" in each
 
