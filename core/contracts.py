@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tricorn.deadlines import Deadlines
     from tricorn.events import Event, Outcome
     from tricorn.messages import Conversation
+    from tricorn.pulse import Pulse
 
 __all__ = ["Crew", "Dispatcher", "Intake", "Item", "Job", "Kind", "Listener", "Request", "Shape", "Transport"]
 
@@ -283,11 +284,12 @@ class Crew(Protocol):
     then drain.  The rest is called in the parent, by the serving thread.
     """
 
-    def attend(self, dispatcher: Dispatcher, board: Board) -> int:
-        """Serve the server's own listeners with ``dispatcher``; ``board`` gets the jobs' starts and ends."""
+    def attend(self, dispatcher: Dispatcher, board: Board, pulse: Pulse) -> int:
+        """Serve the server's own listeners with ``dispatcher``; ``board`` gets the jobs' starts and ends, ``pulse`` the
+        signs of life."""
         ...
 
-    def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
+    def attend_channel(self, dispatcher: Dispatcher, channel: socket, pulse: Pulse) -> int:
         """Serve with ``dispatcher`` the jobs that `Job.hand_over` sends through ``channel``, and report on each."""
         ...
 
@@ -302,6 +304,11 @@ class Crew(Protocol):
 
     def tell(self, event: Event) -> None:
         """Tell the server's observers a fact about the dispatcher (a worker that started, or died)."""
+        ...
+
+    @property
+    def drain_timeout(self) -> float:
+        """Seconds that a worker gets which is to end while the server goes on."""
         ...
 
     @property
@@ -357,6 +364,10 @@ class Dispatcher(ABC):
         """Why it cannot serve ``handler`` although its shape is right, as a sentence that names what would work; ``""``
         if it can.  Asked when a server is built."""
         return ""
+
+    def reload(self) -> None:
+        """The server was told to reload: begin anew what can be, without refusing anybody.  Never blocks; called in the
+        serving process, perhaps in a signal handler.  The default does nothing."""
 
     @property
     def concurrency(self) -> int | None:

@@ -14,12 +14,14 @@ from tricorn.board import Board
 from tricorn.contracts import Dispatcher, Kind, Request
 from tricorn.deadlines import Deadlines
 from tricorn.errors import WorkerLost
-from tricorn.events import AcceptPaused, Event, JobFinished, JobRefused, JobStarted, Outcome, Status
+from tricorn.events import AcceptPaused, Event, JobFinished, JobOverdue, JobRefused, JobStarted, Outcome, Status
 from tricorn.forking import admit_termination
 from tricorn.ledger import Ledger
 from tricorn.observers import Observers
+from tricorn.pulse import Heart, Pulse
 from tricorn.report import Report, send_report
 from tricorn.signals import draining_signals
+from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
     from tricorn.engine import Engine
@@ -28,12 +30,14 @@ __all__ = ["EngineCrew"]
 
 #: Seconds that a worker drains at most while its parent lives: for ever, nearly.
 PARENT_DECIDES_S = 1e6
+#: Seconds between two signs of life.
+BEAT_S = 1.0
 
 
 class _Forwarder:
     """An observer in a worker that tells the parent what the parent's observers want to hear of jobs."""
 
-    events = frozenset({AcceptPaused, JobFinished, JobRefused, JobStarted})
+    events = frozenset({AcceptPaused, JobFinished, JobOverdue, JobRefused, JobStarted})
 
     def __init__(self, board: Board, wanted: Observers) -> None:
         self._board = board
@@ -67,19 +71,19 @@ class EngineCrew:
 
     # -- inside a worker
 
-    def attend(self, dispatcher: Dispatcher, board: Board) -> int:
+    def attend(self, dispatcher: Dispatcher, board: Board, pulse: Pulse) -> int:
         """Serve the listeners."""
         board.enter()
         observers = Observers([_Forwarder(board, self.engine.service.ledger.observers)])
         engine = self.engine.replica(dispatcher, Ledger(observers, board, board.first_id), number=board.number)
-        return _run(engine)
+        return _run(engine, pulse)
 
-    def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
+    def attend_channel(self, dispatcher: Dispatcher, channel: socket, pulse: Pulse) -> int:
         """Serve what is handed over."""
         for request in self._requests_of_the_parent():
             request.disown()  # or they would stay open for as long as this worker lives
         engine = self.engine.replica(dispatcher, Ledger(Observers([_Reporter(channel)])), channel)
-        return _run(engine)
+        return _run(engine, pulse)
 
     def _requests_of_the_parent(self) -> list[Request]:
         service = self.engine.service
@@ -129,6 +133,11 @@ class EngineCrew:
         (self._watch or self.engine.intake.watch)(fd, ready)
 
     @property
+    def drain_timeout(self) -> float:
+        """That of the server."""
+        return self.engine.drain_timeout
+
+    @property
     def deadlines(self) -> Deadlines:
         """Those of the server."""
         return self.engine.deadlines
@@ -142,8 +151,21 @@ class EngineCrew:
         return EngineCrew(self.engine, watch)
 
 
-def _run(engine: Engine) -> int:
+def _run(engine: Engine, pulse: Pulse) -> int:
     parent = os.getppid()
+    ledger, ready = engine.service.ledger, WakeUp()
+
+    def count() -> tuple[int, set[int]]:
+        jobs = list(ledger.jobs.values())
+        return len(jobs), {job.id for job in jobs if job.overdue is not None}
+
+    def begin() -> None:
+        pulse.begin()
+        ready.clear()
+
+    ready.signal()
+    engine.intake.watch(ready.fileno(), begin)  # who first waits there, or passes by, serves
+    heart = Heart(pulse, count, BEAT_S if engine.deadlines.request is None else BEAT_S / 4)
 
     def patience(seen: int) -> float | None:
         """The parent ends us when its own deadline passes; without one, ours counts."""
@@ -151,5 +173,7 @@ def _run(engine: Engine) -> int:
 
     with draining_signals(engine, (signal.SIGTERM,), patience, again=False):
         admit_termination()
+        heart.start()
         report = engine.run()
+        heart.stop()
     return 1 if report.abandoned else 0

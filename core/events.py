@@ -20,6 +20,7 @@ __all__ = [
     "JobRefused",
     "JobStarted",
     "Outcome",
+    "ReloadFailed",
     "ServerClosed",
     "ServerStarted",
     "ServerStopping",
@@ -179,6 +180,13 @@ class AcceptPaused:
 
 
 @frozen
+class ReloadFailed:
+    """SIGHUP asked for a reload, and ``error`` came of it; the server goes on with what it had."""
+
+    error: Exception
+
+
+@frozen
 class WorkerStarted:
     """A worker process began to serve; ``replaces`` is the process it replaces, or ``None``."""
 
@@ -206,6 +214,7 @@ Event = (
     | JobOverdue
     | JobRefused
     | AcceptPaused
+    | ReloadFailed
     | WorkerStarted
     | WorkerEnded
 )

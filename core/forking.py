@@ -178,6 +178,8 @@ def admit_termination() -> None:
 
 def _settle_in(parent: int, death_signal: signal.Signals, prctl: Callable[..., int] | None) -> None:
     signal.set_wakeup_fd(-1)
+    if callable(signal.getsignal(signal.SIGHUP)):
+        signal.signal(signal.SIGHUP, _nothing)  # what it means to the parent is the parent's
     signal.signal(signal.SIGINT, _nothing)  # a handler, not SIG_IGN, which programs that it starts would inherit
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)

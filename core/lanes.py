@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from tricorn.contracts import Request
+    from tricorn.pulse import Pulse
 
 __all__ = ["CANCEL_WAIT_S", "Home", "Lane", "LaneJob"]
 
@@ -252,7 +253,7 @@ class _LaneCrew:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._crew, name)
 
-    def attend_channel(self, dispatcher: Dispatcher, channel: socket) -> int:
+    def attend_channel(self, dispatcher: Dispatcher, channel: socket, pulse: Pulse) -> int:
         """`Crew.attend_channel`; the worker gets its requests through the channel, and has none by inheritance."""
         self._home.in_child(None)
-        return self._crew.attend_channel(dispatcher, channel)
+        return self._crew.attend_channel(dispatcher, channel, pulse)

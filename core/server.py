@@ -18,7 +18,7 @@ from tricorn.contracts import Dispatcher, Listener, Transport
 from tricorn.deadlines import Deadlines
 from tricorn.engine import Engine, Plan
 from tricorn.errors import ConfigurationError, StateError
-from tricorn.events import DrainReport, JobInfo, ServerClosed, ServerStarted
+from tricorn.events import DrainReport, JobInfo, ReloadFailed, ServerClosed, ServerStarted
 from tricorn.handling import ServerView, adapt
 from tricorn.ledger import Ledger
 from tricorn.lifecycle import Lifecycle, State
@@ -202,8 +202,8 @@ class Server:
     def serve_forever(self, *, signals: bool = False) -> DrainReport:
         """Serve in this thread until asked to stop, drain, close, and return how it went.
 
-        ``signals=True`` (main thread only): SIGTERM and SIGINT drain, a second one closes now, and the previous
-        handlers come back at the end; the service manager of NOTIFY_SOCKET is told: `tricorn.notify`.  Raises
+        ``signals=True`` (main thread only): SIGTERM and SIGINT drain, a second one closes now, SIGHUP reloads, and the
+        previous handlers come back at the end; the service manager of NOTIFY_SOCKET is told: `tricorn.notify`.  Raises
         `~tricorn.errors.StateError` if it serves already or has served.
         """
         if signals:
@@ -212,8 +212,8 @@ class Server:
             self.bind()
         engine = self._engine_now("serve")
         self._life.advance(State.SERVING, doing="serve")
-        guard = draining_signals if signals else keyboard_interrupt
-        with guard(engine), notified(engine, self._observers, asked=signals) as self._manager:
+        guard = draining_signals(engine, reload=self._reload_by_signal) if signals else keyboard_interrupt(engine)
+        with guard, notified(engine, self._observers, asked=signals) as self._manager:
             return self._serve(engine)
 
     def _serve(self, engine: Engine) -> DrainReport:
@@ -293,6 +293,7 @@ class Server:
 
     def reload(self) -> None:
         """Read certificates again, for connections accepted from now on; open ones go on with what they have.
+        A dispatcher with worker processes replaces them, one after the other, and refuses nobody meanwhile.
 
         Reaches the processes that serve for this one too; each of those reads the files before its next connection.
         Raises `~tricorn.errors.ConfigurationError` if one of the transports cannot use what it finds: it goes on with
@@ -306,8 +307,19 @@ class Server:
                     listener.reload()
                 except ConfigurationError as error:
                     failures.append(error)
+        if self._process is not None:
+            self._process.reload()
+        else:
+            self.dispatcher.reload()
         if failures:
             raise failures[0]
+
+    def _reload_by_signal(self) -> None:
+        """SIGHUP.  What fails is told, and the server goes on."""
+        try:
+            self.reload()
+        except ConfigurationError as error:
+            self._observers.tell(ReloadFailed(error))
 
     # -- ending
 

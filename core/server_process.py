@@ -139,6 +139,8 @@ def _obey(engine: Engine, control: socket.socket, order: str, value: Any) -> Non
     if order == "drain":
         engine.limit(value)
         engine.request_stop()
+    elif order == "reload":
+        engine.dispatcher.reload()
     elif order == "jobs":
         number, stacks = value
         _send_jobs(control, "jobs", engine.service.ledger.in_flight(stacks=stacks))
@@ -230,6 +232,10 @@ class ServerProcess:
     def request_stop(self) -> None:
         """Ask it to drain; never blocks."""
         self._engine.intake.stop()  # the wake-up is a socket that the process shares
+
+    def reload(self) -> None:
+        """Let its dispatcher reload."""
+        _send(self._control, "reload", None)
 
     def jobs(self, *, stacks: bool) -> tuple[JobInfo, ...]:
         """What is in flight over there; nothing once it is over."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -65,11 +65,14 @@ def draining_signals(
     patience: Callable[[int], float | None] = _politely,
     *,
     again: bool = True,
+    reload: Callable[[], object] | None = None,
 ) -> Iterator[None]:
     """A signal drains; ``patience`` says how long, by how many have come.  The previous handlers come back at the end.
 
     A handler of the program's own then gets the signal, too: it is raised ``again``, once.  Where there was none, the
     program goes on, and decides by the report what its exit status is.
+
+    SIGHUP calls ``reload``, if there is one, in the signal handler.
 
     Only in the main thread, which is where Python runs signal handlers: `~tricorn.errors.StateError` elsewhere.
     """
@@ -94,7 +97,14 @@ def draining_signals(
             signal.pthread_kill(threading.main_thread().ident or 0, numbers[0])
 
     engine.interrupt = interrupt
-    with _handling(engine, numbers, on_signal):
+    hang_up = getattr(signal, "SIGHUP", None) if reload is not None else None
+
+    def on_hang_up(number: int, frame: FrameType | None) -> None:
+        if reload is not None:
+            reload()
+
+    handlers = {**dict.fromkeys(numbers, on_signal), **({hang_up: on_hang_up} if hang_up is not None else {})}
+    with _handling(engine, handlers):
         try:
             yield
         finally:
@@ -126,16 +136,16 @@ def keyboard_interrupt(engine: Engine) -> Iterator[None]:
         if in_handler(frame):
             raise KeyboardInterrupt
 
-    with _handling(engine, (signal.SIGINT,), on_signal):
+    with _handling(engine, {signal.SIGINT: on_signal}):
         yield
     if seen:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def _handling(engine: Engine, numbers: tuple[signal.Signals, ...], on_signal: Callable[..., None]) -> Iterator[None]:
+def _handling(engine: Engine, handlers: Mapping[signal.Signals, Callable[..., None]]) -> Iterator[None]:
     with _waking(engine):
-        previous = {number: signal.signal(number, on_signal) for number in numbers}
+        previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
             yield
         finally:

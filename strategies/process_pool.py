@@ -10,11 +10,14 @@ from typing import ClassVar
 from attrs import define, field, validators
 
 from tricorn.board import Board
+from tricorn.care import Care
+from tricorn.checks import optional, seconds, whole_number
 from tricorn.contracts import Crew, Dispatcher, Intake, Job, Kind, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import IncompatibleParts
 from tricorn.forking import check_platform, refuse_if_threaded
 from tricorn.handover import make_channel
+from tricorn.pulse import Pulse
 from tricorn.report import receive_report
 from tricorn.strategies.sync import Sync
 from tricorn.supervision import Supervisor
@@ -37,6 +40,13 @@ class ProcessPool(Dispatcher):
     had served for a second, else after a pause that doubles from 0.1 to 30 seconds; its requests are reported as lost
     with the signal's name.  Needs a single-threaded program to start in, and Linux.  ``workers`` defaults to the
     number of processors that this process may use.
+
+    A worker is replaced that has served ``max_jobs`` requests (and up to ``jitter`` more, drawn at random for each), is
+    ``max_age`` seconds old (up to a tenth more), or has ``max_memory`` bytes resident; each is ``None``, no limit, by
+    default.  `Server.reload` replaces all.  First the successor serves, then the worker drains, one after the other.
+    One that gives no sign of life for ``hang_timeout`` seconds is killed; 30 by default.  One whose request takes
+    longer than ``Deadlines.request`` is replaced, and killed when it has no others.  If ``start_attempts`` workers in a
+    row, 5 by default, die before any has ever served, serving raises `~tricorn.errors.WorkerLost`.
     """
 
     forks: ClassVar[bool] = True
@@ -48,6 +58,24 @@ class ProcessPool(Dispatcher):
     )
     inner: Dispatcher = field(
         factory=Sync, validator=validators.instance_of(Dispatcher), metadata={"help": "what each worker runs"}
+    )
+    max_jobs: int | None = field(
+        default=None, kw_only=True, validator=optional(whole_number(1)), metadata={"help": "requests, then replaced"}
+    )
+    jitter: int = field(
+        default=0, kw_only=True, validator=whole_number(0), metadata={"help": "more of them, at random, at most"}
+    )
+    max_age: float | None = field(
+        default=None, kw_only=True, validator=optional(seconds), metadata={"help": "seconds, then replaced"}
+    )
+    max_memory: int | None = field(
+        default=None, kw_only=True, validator=optional(whole_number(1)), metadata={"help": "bytes, then replaced"}
+    )
+    hang_timeout: float | None = field(
+        default=30.0, kw_only=True, validator=optional(seconds), metadata={"help": "seconds without a sign of life"}
+    )
+    start_attempts: int = field(
+        default=5, kw_only=True, validator=whole_number(1), metadata={"help": "failed starts before it gives up"}
     )
     _supervisor: Supervisor | None = field(default=None, init=False, repr=False)
 
@@ -86,13 +114,16 @@ class ProcessPool(Dispatcher):
             return  # before the start: workers would serve who waits already
         numbers = itertools.count(1)
         supervisor = Supervisor(
-            self.workers, lambda: _ListeningPost(copy.copy(self.inner), intake.crew, next(numbers)), intake.crew
-        )
+            self.workers, lambda: _ListeningPost(copy.copy(self.inner), intake.crew, next(numbers)), intake.crew,
+            self._care,
+        )  # fmt: skip
         self._supervisor = supervisor
         intake.watch(supervisor.fileno(), supervisor.look_after)
         supervisor.start()
         while not intake.wait(supervisor.until_due(), to_the_end=False):  # the workers accept what is queued
             supervisor.replace_due()
+            if supervisor.gave_up is not None:
+                raise supervisor.gave_up
 
     def dispatch(self, job: Job) -> None:
         """Hand ``job`` to the worker that has the fewest; blocks while each has as many as ``inner`` holds at once."""
@@ -100,6 +131,8 @@ class ProcessPool(Dispatcher):
         while True:
             supervisor.look_after(0.0)
             supervisor.replace_due()
+            if supervisor.gave_up is not None:
+                raise supervisor.gave_up
             posts = [post for post in supervisor.posts() if isinstance(post, _FedPost) and post.has_room()]
             for post in sorted(posts, key=lambda post: len(post.jobs)):
                 if post.give(job):
@@ -108,10 +141,22 @@ class ProcessPool(Dispatcher):
 
     def _start_feeding(self, crew: Crew) -> Supervisor:
         refuse_if_threaded("ProcessPool")
-        self._supervisor = Supervisor(self.workers, lambda: _FedPost(copy.copy(self.inner), crew), crew)
+        self._supervisor = Supervisor(self.workers, lambda: _FedPost(copy.copy(self.inner), crew), crew, self._care)
         crew.watch(self._supervisor.fileno(), self._supervisor.look_after)  # reports come in, though nothing is given
         self._supervisor.start()
         return self._supervisor
+
+    @property
+    def _care(self) -> Care:
+        return Care(
+            max_jobs=self.max_jobs, jitter=self.jitter, max_age=self.max_age, max_memory=self.max_memory,
+            hang_timeout=self.hang_timeout, start_attempts=self.start_attempts,
+        )  # fmt: skip
+
+    def reload(self) -> None:
+        """Replace every worker, one after the other, each only when its successor serves."""
+        if self._supervisor is not None:
+            self._supervisor.renew()
 
     def join(self, deadline: Deadline) -> bool:
         """Tell the workers to drain (SIGTERM), and wait for them."""
@@ -137,9 +182,10 @@ class _ListeningPost:
         self._crew = crew
         self._board = Board(number, min(inner.concurrency or BOARD_SLOTS, BOARD_SLOTS))
         crew.enlist(self._board)
+        self.pulse = Pulse()
 
     def main(self) -> int:
-        return self._crew.attend(self._inner, self._board)
+        return self._crew.attend(self._inner, self._board, self.pulse)
 
     def manned(self, pid: int) -> None:
         self._board.pid = pid
@@ -154,7 +200,11 @@ class _ListeningPost:
     def ended(self, words: str, *, cancelled: bool) -> tuple[int, ...]:
         lost = self._crew.dismiss(self._board, words, cancelled=cancelled)
         self._board.close()
+        self.pulse.close()
         return lost
+
+    def served(self) -> int:
+        return self._board.totals()[0]
 
 
 class _FedPost:
@@ -167,10 +217,12 @@ class _FedPost:
         self._ours.setblocking(False)
         self._where = ""
         self.jobs: dict[int, Job] = {}
+        self.pulse = Pulse()
+        self._given = 0
 
     def main(self) -> int:
         self._ours.close()
-        return self._crew.attend_channel(self._inner, self._theirs)
+        return self._crew.attend_channel(self._inner, self._theirs, self.pulse)
 
     def manned(self, pid: int) -> None:
         self._where = f"process {pid}"
@@ -186,7 +238,11 @@ class _FedPost:
         except (BlockingIOError, BrokenPipeError, ConnectionError):
             return False
         self.jobs[job.id] = job
+        self._given += 1
         return True
+
+    def served(self) -> int:
+        return self._given
 
     def fileno(self) -> int:
         return self._ours.fileno()
@@ -203,4 +259,5 @@ class _FedPost:
         self.jobs.clear()
         self._ours.close()
         self._theirs.close()
+        self.pulse.close()
         return left

@@ -205,6 +205,11 @@ class Route(Dispatcher):
         """Dispatch what waits for room, then join all; the deadline is for the whole."""
         return self._board is None or self._board.join(deadline)
 
+    def reload(self) -> None:
+        """Let all reload."""
+        for each in self.dispatchers.values():
+            each.reload()
+
     def cancel(self) -> None:
         """Refuse what was not dispatched, and cancel all."""
         if self._board is not None:

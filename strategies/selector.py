@@ -105,6 +105,11 @@ class Selector(Dispatcher):
         loop.run(lambda: not loop.busy or deadline.expired, deadline)
         return not loop.busy and self.then.join(deadline)
 
+    def reload(self) -> None:
+        """What ``then`` does."""
+        if self.then is not None:
+            self.then.reload()
+
     def cancel(self) -> None:
         """End every connection."""
         if get_ident() in self._turned_away:

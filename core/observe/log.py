@@ -34,6 +34,7 @@ _LOUDEST: dict[type, int] = {
     facts.AcceptPaused: WARNING,
     facts.WorkerEnded: WARNING,
     facts.JobOverdue: WARNING,
+    facts.ReloadFailed: WARNING,
     facts.JobFinished: ERROR,
 }
 
@@ -108,6 +109,7 @@ class LogObserver:
             facts.JobStarted: self._job_started,
             facts.JobFinished: self._job_finished,
             facts.JobOverdue: self._job_overdue,
+            facts.ReloadFailed: self._reload_failed,
             facts.JobRefused: self._job_refused,
             facts.AcceptPaused: self._accept_paused,
             facts.WorkerStarted: self._worker_started,
@@ -172,6 +174,9 @@ class LogObserver:
             self._tell_outcome(WARNING, outcome)
         else:
             self._tell_outcome(level, outcome, outcome.error)
+
+    def _reload_failed(self, event: facts.ReloadFailed) -> None:
+        self._write(WARNING, "reloading failed, and what was there stays: %s", escape_error(event.error))
 
     def _job_overdue(self, event: facts.JobOverdue) -> None:
         job = event.job

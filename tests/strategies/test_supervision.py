@@ -12,6 +12,7 @@ import pytest
 from tricorn import supervision
 from tricorn.deadline import Deadline
 from tricorn.events import WorkerEnded, WorkerStarted
+from tricorn.pulse import Pulse
 from tricorn.supervision import Supervisor, pause_after
 from tricorn.testing.recorder import Recorder
 from tricorn.wakeup import WakeUp
@@ -30,6 +31,7 @@ class Station:
     def __init__(self, work: Callable[[], int]) -> None:
         self.work = work
         self.silence = WakeUp()
+        self.pulse = Pulse()
         self.pid = 0
 
     def main(self) -> int:
@@ -45,7 +47,11 @@ class Station:
 
     def ended(self, words: str, *, cancelled: bool) -> tuple[int, ...]:
         self.silence.close()
+        self.pulse.close()
         return ()
+
+    def served(self) -> int:
+        return 0
 
 
 class Crew(Recorder):
