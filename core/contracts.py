@@ -287,45 +287,36 @@ class Crew(Protocol):
     def attend(self, dispatcher: Dispatcher, board: Board, pulse: Pulse) -> int:
         """Serve the server's own listeners with ``dispatcher``; ``board`` gets the jobs' starts and ends, ``pulse`` the
         signs of life."""
-        ...
 
     def attend_channel(self, dispatcher: Dispatcher, channel: socket, pulse: Pulse) -> int:
         """Serve with ``dispatcher`` the jobs that `Job.hand_over` sends through ``channel``, and report on each."""
-        ...
 
     def enlist(self, board: Board) -> None:
         """Count what ``board`` says among the server's jobs from now on."""
-        ...
 
     def dismiss(self, board: Board, ended: str, *, cancelled: bool) -> tuple[int, ...]:
         """The worker of ``board`` has ended.  Its unfinished jobs are LOST, by ``ended`` (CANCELLED if we ended it);
         returns their numbers."""
-        ...
 
     def tell(self, event: Event) -> None:
         """Tell the server's observers a fact about the dispatcher (a worker that started, or died)."""
-        ...
 
     @property
     def drain_timeout(self) -> float:
         """Seconds that a worker gets which is to end while the server goes on."""
-        ...
 
     @property
     def deadlines(self) -> Deadlines:
         """How long peers and handlers may take, for dispatchers that look to it themselves (``minds_deadlines``)."""
-        ...
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """`Intake.watch`, for dispatchers that are given single jobs."""
-        ...
 
     def hang_up(self) -> None:
         """Listen for no more connections, so that new clients are told at once while jobs still run.
 
         For ``in_place`` dispatchers whose ``serve`` goes on after the stop; the server does it when ``serve`` returns.
         """
-        ...
 
 
 class Dispatcher(ABC):

@@ -83,6 +83,7 @@ class EngineCrew:
         for request in self._requests_of_the_parent():
             request.disown()  # or they would stay open for as long as this worker lives
         engine = self.engine.replica(dispatcher, Ledger(Observers([_Reporter(channel)])), channel)
+        pulse.begin()
         return _run(engine, pulse)
 
     def _requests_of_the_parent(self) -> list[Request]:

@@ -64,6 +64,10 @@ class Post(Protocol):
         """The worker runs, as process ``pid``."""
         ...
 
+    def began(self) -> bool:
+        """The worker has a job of its own making, or had, whatever its pulse says."""
+        ...
+
     def served(self) -> int:
         """How many jobs the worker was given until now."""
         ...
@@ -204,7 +208,7 @@ class Supervisor:
         self._ring(SOON_S if relieving else LOOK_S)
 
     def _note_readiness(self, worker: _Worker) -> None:
-        if worker.ready or not worker.post.pulse.ready_at:
+        if worker.ready or not (worker.post.pulse.ready_at or worker.post.began()):
             return
         worker.ready = self._ever_ready = True
         old = self._workers.get(worker.relieves)

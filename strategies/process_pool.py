@@ -206,6 +206,9 @@ class _ListeningPost:
     def served(self) -> int:
         return self._board.totals()[0]
 
+    def began(self) -> bool:
+        return self.served() > 0
+
 
 class _FedPost:
     """A worker to which jobs are handed over one by one, and which reports on each."""
@@ -243,6 +246,9 @@ class _FedPost:
 
     def served(self) -> int:
         return self._given
+
+    def began(self) -> bool:
+        return False
 
     def fileno(self) -> int:
         return self._ours.fileno()

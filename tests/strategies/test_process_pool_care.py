@@ -1,4 +1,4 @@
-"""ProcessPool: workers that hang, wear out, fail at their start, or are to begin anew are replaced, and nobody is lost."""
+"""ProcessPool: workers that hang, wear out, or fail at their start are replaced, and nobody is lost."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_worker_that_has_served_enough(run: Run, dial: Dial) -> None:
     assert clients.failures == []
     assert [each.replaces for each in started[:3]] == [None, started[0].pid, started[1].pid]
     assert all(each.expected and not each.lost for each in ended)
-    assert "was replaced: it served 2" in ended[0].reason or "was replaced: it served" in ended[0].reason
+    assert "was replaced: it served " in ended[0].reason
 
 
 def test_a_worker_that_is_old_enough(run: Run, dial: Dial) -> None:
@@ -218,9 +218,7 @@ def test_workers_that_never_begin(nothing_left_behind: None) -> None:
     recorder = Recorder()
     pool = ProcessPool(2, inner=Broken(), start_attempts=3)
     server = Server(TCP(), pool, serve_one, log=False, observers=[recorder])
-    with pytest.raises(
-        WorkerLost, match=r"no worker process has ever begun to serve: 3 in a row exited with status 70"
-    ):
+    with pytest.raises(WorkerLost, match=r"has ever begun to serve: 3 in a row exited with status 70"):
         server.serve_forever()
     ended = recorder.of(WorkerEnded)
     assert 3 <= len(ended) <= 4

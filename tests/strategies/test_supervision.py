@@ -53,6 +53,9 @@ class Station:
     def served(self) -> int:
         return 0
 
+    def began(self) -> bool:
+        return False
+
 
 class Crew(Recorder):
     """What a supervisor needs of one."""
