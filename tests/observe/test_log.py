@@ -177,8 +177,13 @@ def test_no_record_can_be_forged(logger: logging.Logger, event: Any) -> None:
         (
             logging.WARNING,
             {
-                facts.ServerClosed, facts.JobRefused, facts.JobFinished, facts.JobOverdue, facts.AcceptPaused,
-                facts.ReloadFailed, facts.WorkerEnded,
+                facts.ServerClosed,
+                facts.JobRefused,
+                facts.JobFinished,
+                facts.JobOverdue,
+                facts.AcceptPaused,
+                facts.ReloadFailed,
+                facts.WorkerEnded,
             },  # fmt: skip
             True,
         ),

@@ -34,7 +34,7 @@ def empty_packet(dispatcher: str) -> None:
 @scenario(55, "a packet that is too long", on=UDP, why=WHY, quick=True)
 def long_packet(dispatcher: str) -> None:
     """Is never cut in silence: refused, and counted."""
-    with Subject(dispatcher, "udp://127.0.0.1:0?max_packet=1000") as server:
+    with Subject(dispatcher, "udp://127.0.0.1:0?max_packet_size=1000") as server:
         if _ask(server, b"x" * 5000, 0.5):
             raise Failure("it was served, cut")
         if _ask(server, b"a") != b"a":
