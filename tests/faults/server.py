@@ -164,9 +164,14 @@ class FailingListener(Listener):
     def close(self) -> None:
         self._inner.close()
 
+    def hold_off(self) -> None:
+        self._inner.hold_off()
 
-for _name in ("hold_off", "disown", "adopt", "reload"):
-    setattr(FailingListener, _name, (lambda name: lambda self: getattr(self._inner, name)())(_name))
+    def disown(self) -> None:
+        self._inner.disown()
+
+    def adopt(self) -> None:
+        self._inner.adopt()
 
 
 def _handler(dispatcher: str) -> Any:

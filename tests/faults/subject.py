@@ -44,7 +44,7 @@ class Subject:
 
     def __init__(self, dispatcher: str, transport: str = "tcp://127.0.0.1:0", *options: str, **popen: Any) -> None:
         command = [sys.executable, str(HERE / "server.py"), "--dispatcher", dispatcher, *options, transport]
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         popen.setdefault("stderr", self._log)
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, **popen)
         assert self.process.stdout is not None
