@@ -171,9 +171,10 @@ class Subject:
     def limit_descriptors(self, spare: int | None) -> None:
         """Let each of its processes open so many more, or as many as ever."""
         for pid in self.pids():
-            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            soft = min(hard, 4096) if spare is None else _highest_descriptor(pid) + 1 + spare
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+            with suppress(ProcessLookupError):
+                _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                soft = min(hard, 4096) if spare is None else _highest_descriptor(pid) + 1 + spare
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     # -- the end
 

@@ -39,7 +39,7 @@ def long_packet(dispatcher: str) -> None:
             raise Failure("it was served, cut")
         if _ask(server, b"a") != b"a":
             raise Failure("no reply after it")
-        server.logged("truncated")
+        server.logged("longer than max_packet_size")
 
 
 @scenario(56, "a reply to a port where nobody is", on=UDP, why=WHY, quick=True)
