@@ -231,8 +231,8 @@ class Place:
 
 
 HEAD = (
-    "dispatcher | sent | answered | refused | collateral | closed between two | LOST | WRONG | kills | starved | reloads"
-    " | bursts | restarts | resets | raised | grown, MB | recovery, s"
+    "dispatcher | sent | answered | refused | collateral | closed between two | LOST | WRONG | kills | starved"
+    " | reloads | bursts | restarts | resets | raised | grown, MB | recovery, s"
 )
 
 
@@ -252,9 +252,8 @@ def main() -> int:
         while monotonic() - began < given.seconds:
             over.wait(min(30.0, given.seconds))
             totals = sum((place.counts for place in places), Counter())
-            print(
-                f"{monotonic() - began:6.0f} s", {key: totals[key] for key in ("answered", "LOST", "WRONG")}, flush=True
-            )
+            shown = {key: totals[key] for key in ("answered", "LOST", "WRONG")}
+            print(f"{monotonic() - began:6.0f} s", shown, flush=True)
     finally:
         over.set()
         for place in places:
