@@ -11,7 +11,7 @@ from scenario import THREADS, scenario
 from subject import Failure, Subject, until
 
 #: Errors of accept(2) that are one peer's, and are to be passed over.
-PEERS = "ECONNABORTED,EPROTO,ENETDOWN,ENOPROTOOPT,EHOSTDOWN,ENONET,EHOSTUNREACH,EOPNOTSUPP,ENETUNREACH,EPERM,EINTR"
+PEERS = "ECONNABORTED,EPROTO,ENETDOWN,ENOPROTOOPT,EHOSTDOWN,ENONET,EHOSTUNREACH,EOPNOTSUPP,ENETUNREACH,EPERM,EINTR,EPROTONOSUPPORT,ESOCKTNOSUPPORT,ETIMEDOUT"
 
 
 def _core_share(server: Subject, seconds: float) -> float:
