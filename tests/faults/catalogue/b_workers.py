@@ -55,7 +55,7 @@ def worker_dies(dispatcher: str) -> None:
         for order in (b"kill", b"segv", b"leave"):
             if server.ask(order, 5.0):
                 raise Failure(f"{order!r} was answered")
-            server.expect(timeout=3.0)
+            server.expect()
 
 
 @scenario(22, "one worker of several dies", on=POOLS, why="there is no pool of processes")
@@ -129,7 +129,7 @@ def parent_killed(dispatcher: str) -> None:
 @scenario(38, "stopped for a while", on=POOLS, why="no heartbeat is watched")
 def stopped(dispatcher: str) -> None:
     """SIGSTOP and SIGCONT of all: nobody is taken for dead."""
-    with Subject(dispatcher + "&hang_timeout=1.5") as server:
+    with Subject(dispatcher + "&hang_timeout=2.5") as server:
         server.expect()
         before = sorted(server.children())
         for pid in server.pids():
