@@ -158,7 +158,7 @@ def _run(engine: Engine, pulse: Pulse) -> int:
 
     def count() -> tuple[int, set[int]]:
         jobs = list(ledger.jobs.values())
-        return len(jobs), {job.id for job in jobs if job.overdue is not None}
+        return len(jobs), {job.id for job in jobs if job.overdue_by == "request"}
 
     def begin() -> None:
         pulse.begin()
