@@ -40,7 +40,7 @@ LATE_S = 2.0
 #: Who is silent is looked at again after so many seconds: all may have been stopped, and we are the first to wake.
 CONFIRM_S = 0.25
 #: Where requests have a deadline, a worker with one must not be silent for longer than that and this; the least of it.
-GRACE_S, SHORTEST_SILENCE_S = 0.5, 2.0
+GRACE_S, SHORTEST_SILENCE_S = 0.5, 1.5
 
 
 def pause_after(failures: int) -> float:
