@@ -241,6 +241,10 @@ class Supervisor:
     def _is_silent(self, worker: Worker, now: float) -> bool:
         """True, and it is killed, if it was silent for too long when we looked before, and still is."""
         limit, quiet = self._silence_limit(busy=worker.post.busy()), now - self._heard_at(worker)
+        patience = self._care.hang_timeout
+        if patience is not None and not worker.ready and now - max(worker.born, self._silent_from) > patience:
+            self._kill(worker, f"did not begin to serve within {patience} s")
+            return True
         if limit is None or quiet <= limit[0]:
             worker.suspected_at = None
         elif worker.suspected_at is None:

@@ -197,6 +197,20 @@ def test_a_start_that_fails_slowly(staff: Callable[..., Staff], monkeypatch: pyt
     assert len(some.crew.of(WorkerStarted)) == 3
 
 
+def test_one_that_never_begins(staff: Callable[..., Staff]) -> None:
+    """Is killed, and the next may relieve the old one."""
+    some = staff(1, serve, Care(hang_timeout=1.0))
+    assert some.turn_until(lambda: some.ready == 1)
+    some.work = idle
+    some.supervisor.renew()
+    assert some.turn_until(lambda: len(some.pids) == 2)
+    idler = some.pids[1]
+    assert some.turn_until(lambda: idler not in some.pids)
+    assert "did not begin to serve within 1.0 s" in next(
+        each.reason for each in some.crew.of(WorkerEnded) if each.pid == idler
+    )
+
+
 def test_never_given_up_after_one_has_served(staff: Callable[..., Staff]) -> None:
     """What comes later is tried for ever."""
     some = staff(1, serve, Care(start_attempts=2, hang_timeout=60.0))
