@@ -1,7 +1,9 @@
 """What to do about each error of accept(2): four named sets, one reaction each.
 
 Source: accept(2), "Error handling": errors already pending on the new socket are passed on by accept and are to be
-treated like EAGAIN; EMFILE, ENFILE, ENOBUFS and ENOMEM say that this process or machine is out of something.
+treated like EAGAIN; EMFILE, ENFILE, ENOBUFS and ENOMEM say that this process or machine is out of something.  "Various
+Linux kernels can return other errors such as ENOSR, ESOCKTNOSUPPORT, EPROTONOSUPPORT, ETIMEDOUT": none of them is a
+reason to end a server either.
 """
 
 from __future__ import annotations
@@ -46,9 +48,11 @@ _RETRY = _numbers(
     "EOPNOTSUPP",
     "EPERM",
     "EPROTO",
+    "EPROTONOSUPPORT",
+    "ESOCKTNOSUPPORT",
     "ETIMEDOUT",
 )
-_PAUSE = _numbers("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
+_PAUSE = _numbers("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ENOSR")
 _END = _numbers("EBADF", "EINVAL", "ENOTSOCK")
 
 

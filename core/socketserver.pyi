@@ -80,7 +80,6 @@ class ThreadUDPServer(ThreadMixIn, UDPServer): ...
 class ThreadPoolMixIn:
     workers: int
     park_idle: bool
-    idle_timeout: float | None
     def process_request(self, request: _Request, client_address: Any) -> None: ...
     def server_close(self) -> None: ...
 
@@ -99,6 +98,12 @@ if sys.platform != "win32":
     class ProcessPoolMixIn:
         inner: Dispatcher
         workers: int
+        max_jobs: int | None
+        jitter: int
+        max_age: float | None
+        max_memory: int | None
+        hang_timeout: float | None
+        start_attempts: int
         def process_request(self, request: _Request, client_address: Any) -> None: ...
         def server_close(self) -> None: ...
 

@@ -20,6 +20,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
 ]
 TEXT = {".c", ".cfg", ".ini", ".md", ".py", ".pyi", ".sh", ".toml", ".txt", ".yaml", ".yml", ""}

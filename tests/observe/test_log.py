@@ -157,6 +157,8 @@ def test_verify_that_raised(logger: logging.Logger) -> None:
         facts.JobRefused(outcome(Status.REFUSED, None, FORGED, FORGED)),
         facts.WorkerEnded(5, FORGED, False),
         facts.AcceptPaused(OSError(FORGED), 1.0),
+        facts.ReloadFailed(ValueError(FORGED)),
+        facts.JobOverdue(facts.JobInfo(1, FORGED, 1.0, facts.Stage.HANDLER, FORGED, FORGED), 1.0),
         facts.ServerStarted((FORGED,), 1),
     ],
 )
@@ -174,7 +176,15 @@ def test_no_record_can_be_forged(logger: logging.Logger, event: Any) -> None:
         (logging.INFO, set(facts.Event.__args__) - {facts.JobStarted}, True),
         (
             logging.WARNING,
-            {facts.ServerClosed, facts.JobRefused, facts.JobFinished, facts.AcceptPaused, facts.WorkerEnded},
+            {
+                facts.ServerClosed,
+                facts.JobRefused,
+                facts.JobFinished,
+                facts.JobOverdue,
+                facts.AcceptPaused,
+                facts.ReloadFailed,
+                facts.WorkerEnded,
+            },  # fmt: skip
             True,
         ),
         (logging.ERROR, {facts.JobFinished}, True),

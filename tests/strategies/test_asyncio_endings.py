@@ -88,7 +88,7 @@ def test_half_a_message(
 ) -> None:
     """A peer that had begun a message gets to finish it, and one that goes silent in the middle is given up."""
     monkeypatch.setattr("tricorn.message_link.SILENCE_S", 0.5)
-    monkeypatch.setattr("tricorn.async_link.SILENCE_S", 0.5)
+    monkeypatch.setattr("tricorn.stream_link.SILENCE_S", 0.5)
 
     async def exact(connection: Any) -> None:
         while size := await connection.readexactly(1):
