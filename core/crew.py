@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from tricorn.ledger import Ledger
 from tricorn.observers import Observers
 from tricorn.pulse import Heart, Pulse
 from tricorn.report import Report, send_report
-from tricorn.signals import draining_signals
+from tricorn.signals import draining_signals, in_handler
 from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _run(engine: Engine, pulse: Pulse) -> int:
 
     def count() -> tuple[int, set[int]]:
         jobs = list(ledger.jobs.values())
-        return len(jobs), {job.id for job in jobs if job.overdue is not None}
+        return len(jobs), {job.id for job in jobs if job.overdue_by == "request"}
 
     def begin() -> None:
         pulse.begin()
@@ -170,7 +171,11 @@ def _run(engine: Engine, pulse: Pulse) -> int:
 
     def patience(seen: int) -> float | None:
         """The parent ends us when its own deadline passes; without one, ours counts."""
-        return PARENT_DECIDES_S if os.getppid() == parent else None
+        if os.getppid() == parent:
+            return PARENT_DECIDES_S
+        if engine.dispatcher.in_place and not engine.dispatcher.needs_descriptors and in_handler(sys._getframe()):
+            engine.hang_up()  # not only after the request: who starts in the parent's place needs the address now
+        return None
 
     with draining_signals(engine, (signal.SIGTERM,), patience, again=False):
         admit_termination()

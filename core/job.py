@@ -60,6 +60,7 @@ class ServedJob:
     cancelled: bool = False
     #: The deadline that it did not keep.
     overdue: TimeoutError | None = None
+    overdue_by: str = ""
     _started: bool = False
     _turned_away: str = ""
 
@@ -380,7 +381,7 @@ class ServedJob:
     def late(self, which: str) -> None:
         """Its time is over: cut the request off.  It ends as TIMED_OUT, whatever the handler makes of that."""
         ledger, limits = self.service.ledger, self.service.deadlines
-        self.overdue = error = too_long(which, limits)
+        self.overdue, self.overdue_by = (error := too_long(which, limits)), which
         if which == "request":
             ledger.observers.tell(JobOverdue(ledger.describe(self), limits.request or 0.0))
         if self.request.kind is _STREAM:

@@ -18,6 +18,8 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
+from tricorn.wakeup import WakeUp
+
 __all__ = ["Heart", "Pulse"]
 
 _FIELDS = struct.Struct("ddqqq")
@@ -30,14 +32,25 @@ class Pulse:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _FIELDS.size)
+        #: What wakes the parent; set before the fork.
+        self.nudge: WakeUp | None = None
 
     def begin(self) -> None:
-        """It serves now."""
-        _READY.pack_into(self._memory, 0, monotonic())
+        """It serves now; twice is once."""
+        if not self.ready_at:
+            _READY.pack_into(self._memory, 0, monotonic())
+            self._tell()
 
     def beat(self, in_flight: int, stuck: int) -> None:
-        """It is alive, and has these jobs."""
+        """It is alive, and has these jobs.  The parent is woken where something is new of those that are stuck."""
+        _, _, jobs_before, stuck_before = self.read()
         _BEAT.pack_into(self._memory, _READY.size, monotonic(), _resident(), in_flight, stuck)
+        if stuck and (in_flight, stuck) != (jobs_before, stuck_before):
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.nudge is not None:
+            self.nudge.signal()
 
     @property
     def ready_at(self) -> float:
@@ -85,6 +98,8 @@ class Heart:
     def _beat(self) -> None:
         in_flight, late = self._count()
         stuck, self._late = len(late & self._late), late
+        if in_flight:  # though nobody had to wait yet
+            self._pulse.begin()
         self._pulse.beat(in_flight, stuck)
 
 

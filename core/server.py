@@ -318,7 +318,7 @@ class Server:
         """SIGHUP.  What fails is told, and the server goes on."""
         try:
             self.reload()
-        except ConfigurationError as error:
+        except Exception as error:
             self._observers.tell(ReloadFailed(error))
 
     # -- ending

@@ -1,39 +1,46 @@
 """Keeping a number of worker processes at work: starting, hearing, burying, replacing, ending them.
 
 Everything happens on the thread that calls; nothing waits but `look_after` and `join`.  Children are held by pidfds and
-waited for one by one, so the program's other children are never touched.  Where workers are looked at from time to time
-(`tricorn.care`), an alarm is among what `fileno` tells of.  A worker that is to go is relieved first: its successor
-serves before it is told to drain.
+waited for one by one, so the program's other children are never touched.  Where workers are cared for (`tricorn.care`),
+an alarm is among what `fileno` tells of, set to when the next of them may be due, and a nudge, by which they tell that
+there is something new in their pulse.  A worker that is to go is relieved first: its successor serves before it is told
+to drain.
 """
 
 from __future__ import annotations
 
 import select
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import Protocol
 
-from attrs import define
-
-from tricorn.care import NO_CARE, Care, Life
+from tricorn.care import NO_CARE, Care
 from tricorn.contracts import Crew
 from tricorn.deadline import Deadline
 from tricorn.errors import StateError, WorkerLost
 from tricorn.events import WorkerEnded, WorkerStarted
-from tricorn.forking import Child, fork_child, refuse_if_threaded
+from tricorn.forking import fork_child, refuse_if_threaded
 from tricorn.leases.alarm import Alarm
-from tricorn.pulse import Pulse
+from tricorn.post import Post, Worker
+from tricorn.wakeup import WakeUp
 
-__all__ = ["BACK_OFF_S", "HEALTHY_S", "Post", "Supervisor", "pause_after"]
+__all__ = ["BACK_OFF_S", "HEALTHY_S", "MOST_STARTS", "WINDOW_S", "Post", "Supervisor", "pause_after"]
 
 #: Seconds before a worker that died young is replaced: doubled each time, from the first to the second figure.
 BACK_OFF_S = (0.1, 30.0)
 #: A worker that served this long was no failed start, and is replaced at once.
 HEALTHY_S = 1.0
-#: Seconds between two looks at the workers: as a rule, and while one of them is about to relieve another, or where
-#: requests have a deadline.
-LOOK_S, SOON_S = 1.0, 0.2
+#: In so many seconds no more workers that died are replaced than this, or than there are.
+WINDOW_S, MOST_STARTS = 10.0, 10
+#: Seconds between two looks at workers that may be worn out.
+LOOK_S = 1.0
+#: Who comes to look so many seconds late was stopped, and the workers perhaps, too.
+LATE_S = 2.0
+#: Who is silent is looked at again after so many seconds: all may have been stopped, and we are the first to wake.
+CONFIRM_S = 0.25
+#: Where requests have a deadline, a worker with one must not be silent for longer than that and this; the least of it.
+GRACE_S, SHORTEST_SILENCE_S = 0.5, 1.5
 
 
 def pause_after(failures: int) -> float:
@@ -42,76 +49,31 @@ def pause_after(failures: int) -> float:
     return min(most, first * 2.0 ** min(failures - 1, 16)) if failures else 0.0
 
 
-class Post(Protocol):
-    """What one worker does, and how its parent hears of it."""
-
-    #: Its signs of life.
-    pulse: Pulse
-
-    def main(self) -> int:
-        """In the worker: serve, and return the exit status."""
-        ...
-
-    def fileno(self) -> int:
-        """In the parent: readable when `hear` has something to take in."""
-        ...
-
-    def hear(self) -> None:
-        """Take in what the worker has told; never blocks."""
-        ...
-
-    def manned(self, pid: int) -> None:
-        """The worker runs, as process ``pid``."""
-        ...
-
-    def began(self) -> bool:
-        """The worker has a job of its own making, or had, whatever its pulse says."""
-        ...
-
-    def served(self) -> int:
-        """How many jobs the worker was given until now."""
-        ...
-
-    def ended(self, words: str, *, cancelled: bool) -> tuple[int, ...]:
-        """The worker is gone: give its jobs their outcomes and the resources back; returns the jobs it lost."""
-        ...
-
-
-@define(eq=False)
-class _Worker:
-    post: Post
-    child: Child
-    born: float
-    life: Life
-    #: The descriptor of the one that goes when this one serves.
-    relieves: int = -1
-    ready: bool = False
-    #: It was told to drain; and when it is to be killed if it does not end.
-    leaving: bool = False
-    kill_at: float | None = None
-    #: Why we ended it.
-    reason: str = ""
-
-
 class Supervisor:
     """``size`` workers, each at a post made by ``make_post``; belongs to one thread of a single-threaded process."""
 
     def __init__(self, size: int, make_post: Callable[[], Post], crew: Crew, care: Care = NO_CARE) -> None:
-        self._care = care
-        self._alarm: Alarm | None = None
-        #: Workers that are to be replaced one after the other, and whether one is being relieved now.
-        self._to_renew: list[tuple[int, str]] = []
-        self._looked_at = self._stopped_until = monotonic()
-        self._ever_ready = False
-        #: Why it no longer tries: no worker has ever begun to serve.
-        self.gave_up: WorkerLost | None = None
         self._size = size
         self._make_post = make_post
         self._crew = crew
-        self._workers: dict[int, _Worker] = {}
+        self._care = care
+        self._workers: dict[int, Worker] = {}
         self._epoll = select.epoll()
+        self._alarm: Alarm | None = None
+        self._nudge: WakeUp | None = None
+        #: Who is to be replaced, one after the other, and why; not before that time.  `renew` asks for all.
+        self._to_renew: list[tuple[Worker, str]] = []
+        self._renew_at = 0.0
+        self._asked_to_renew = False
+        #: When it will look at the workers again, and since when their silence counts.
+        self._look_at_time = self._silent_from = monotonic()
         self._due: list[tuple[float, int | None]] = []
+        self._starts: deque[float] = deque(maxlen=max(MOST_STARTS, size))
         self._failures = 0
+        self._never_began = 0
+        self._ever_ready = False
+        #: Why it no longer tries: no worker has ever begun to serve.
+        self.gave_up: WorkerLost | None = None
         self._ending = False
         self._killed = False
 
@@ -120,51 +82,66 @@ class Supervisor:
         return self._epoll.fileno()
 
     def posts(self) -> Iterator[Post]:
-        """Those that are manned now."""
-        return (worker.post for worker in self._workers.values())
+        """Those that are manned now, and not told to leave."""
+        return (worker.post for worker in self._workers.values() if not worker.leaving)
+
+    @property
+    def _watched(self) -> bool:
+        """Somebody tells when workers are ready."""
+        return self._care is not NO_CARE
 
     # -- starting
 
     def start(self) -> None:
         """Man every post."""
         if self._watched:
-            self._alarm = Alarm()
+            self._alarm, self._nudge = Alarm(), WakeUp()
             self._epoll.register(self._alarm.fileno(), select.EPOLLIN)
+            self._epoll.register(self._nudge.fileno(), select.EPOLLIN)
         for _ in range(self._size):
-            self._spawn(None)
-        self._ring(LOOK_S)
-
-    def _ring(self, seconds: float) -> None:
-        if self._alarm is not None:
-            self._alarm.ring_in(SOON_S if self._crew.deadlines.request is not None else seconds)
+            self._start(None)
+        self._plan(monotonic())
 
     def renew(self) -> None:
         """Replace every worker that there is now, one after the other.  Never blocks; may be called in a signal handler
         of the supervising thread."""
-        self._to_renew = [(pidfd, "was replaced: reload") for pidfd in tuple(self._workers)]
-        if self._alarm is not None:
-            self._alarm.ring_in(0)
+        self._asked_to_renew = True
+        if self._nudge is not None:
+            self._nudge.signal()
 
-    def _spawn(self, replaces: int | None, relieves: int = -1) -> bool:
+    def _spawn(self, replaces: int | None) -> Worker | None:
         post = None
         try:
             refuse_if_threaded("ProcessPool")
             post = self._make_post()
+            post.pulse.nudge = self._nudge
             child = fork_child(post.main, death_signal=signal.SIGTERM)
         except (OSError, StateError) as error:  # out of processes or descriptors, or threads have come: later, perhaps
             if post is not None:
                 post.ended("could not be started", cancelled=False)
             self._failures += 1
-            if relieves < 0:
-                self._due.append((monotonic() + pause_after(self._failures), replaces))
             self._crew.tell(WorkerEnded(0, f"could not be started: {error}", expected=False))
-            return False
+            return None
         post.manned(child.pid)
-        self._workers[child.pidfd] = _Worker(post, child, monotonic(), self._care.draw(), relieves)
+        worker = Worker(post, child, monotonic(), self._care.draw())
+        self._workers[child.pidfd] = worker
         self._epoll.register(child.pidfd, select.EPOLLIN)
         self._epoll.register(post.fileno(), select.EPOLLIN)
         self._crew.tell(WorkerStarted(child.pid, replaces))
-        return True
+        return worker
+
+    def _start(self, replaces: int | None) -> None:
+        """Start one, now or, where that fails, later."""
+        if self._spawn(replaces) is None:
+            self._due.append((monotonic() + pause_after(self._failures), replaces))
+
+    def _start_later(self, replaces: int) -> None:
+        """One for a worker that died: when it may be, by how they died, and how many lately."""
+        at = monotonic() + pause_after(self._failures)
+        if len(self._starts) == self._starts.maxlen:
+            at = max(at, self._starts[0] + WINDOW_S)
+        self._starts.append(at)
+        self._due.append((at, replaces))
 
     def until_due(self) -> float | None:
         """Seconds until `replace_due` has something to do; ``None`` if nothing is planned."""
@@ -176,131 +153,217 @@ class Supervisor:
         due = [each for each in self._due if each[0] <= now]
         self._due = [each for each in self._due if each[0] > now]
         for _, replaces in due:
-            self._spawn(replaces)
+            self._start(replaces)
+        if due:
+            self._plan(monotonic())
 
     # -- watching
 
     def look_after(self, timeout: float | None = 0.0) -> None:
         """Hear the workers, and bury those that have ended; waits up to ``timeout`` seconds for something to do."""
         ready = {fd for fd, _ in self._epoll.poll(timeout)}
+        told = set()
         for pidfd, worker in list(self._workers.items()):
-            if pidfd in ready or worker.post.fileno() in ready:
+            fd = worker.post.fileno()
+            if pidfd in ready or fd in ready:
+                told.add(fd)
                 worker.post.hear()
             if pidfd in ready:
                 self._bury(pidfd, worker)
-        if self._alarm is not None and self._alarm.fileno() in ready:
+        if self._nudge is not None and self._alarm is not None and ready - told:
+            self._nudge.clear()
             self._inspect()
-
-    # -- looking at them from time to time
 
     def _inspect(self) -> None:
         """See who has begun, who hangs, who is worn out, and who was to be gone by now."""
         now = monotonic()
-        if now - self._looked_at > 3 * LOOK_S:  # we were stopped ourselves, and the workers perhaps, too
-            self._stopped_until = now
-        self._looked_at = now
-        for pidfd, worker in list(self._workers.items()):
-            self._note_readiness(worker)
-            self._look_at(pidfd, worker, now)
-        relieving = any(worker.relieves >= 0 and not worker.ready for worker in self._workers.values())
-        if not relieving and not self._ending:
-            relieving = self._renew_one()
-        self._ring(SOON_S if relieving else LOOK_S)
+        if now - self._look_at_time > LATE_S:
+            self._forgive(now)
+        if self._asked_to_renew:
+            self._asked_to_renew = False
+            self._to_renew = [(worker, "was replaced: reload") for worker in self._workers.values()]
+        for worker in list(self._workers.values()):
+            self._notice(worker)
+            self._judge(worker, now)
+        if not self._ending and now >= self._renew_at:
+            self._renew_one()
+        self._plan(now)
 
-    def _note_readiness(self, worker: _Worker) -> None:
-        if worker.ready or not (worker.post.pulse.ready_at or worker.post.began()):
-            return
-        worker.ready = self._ever_ready = True
-        old = self._workers.get(worker.relieves)
-        if old is not None:
-            self._dismiss(old)
+    def _forgive(self, now: float) -> None:
+        """We were stopped ourselves: give everybody a fresh period."""
+        self._silent_from = now
+        for worker in self._workers.values():
+            if worker.kill_at is not None:
+                worker.kill_at += now - self._look_at_time
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _notice(self, worker: Worker) -> None:
+        if worker.notice():
+            self._ever_ready = True
+            old = worker.stand_in()
+            if old is not None:
+                self._dismiss(old)
+
+    def _dismiss(self, worker: Worker) -> None:
         if not worker.leaving:
             worker.leaving = True
+            worker.reason = worker.reason or worker.reason_to_go
             worker.kill_at = monotonic() + self._crew.drain_timeout
             worker.child.send_signal(signal.SIGTERM)
 
-    def _look_at(self, pidfd: int, worker: _Worker, now: float) -> None:
-        beat, resident, in_flight, stuck = worker.post.pulse.read()
-        limit, quiet = self._care.hang_timeout, now - max(beat, worker.born, self._stopped_until)
-        if limit is not None and quiet > limit:
-            self._kill(worker, f"gave no sign of life for {quiet:.1f} s")
-        elif worker.kill_at is not None and now >= worker.kill_at:
-            self._kill(worker, "did not end in time")
+    def _judge(self, worker: Worker, now: float) -> None:
+        _, resident, in_flight, stuck = worker.post.pulse.read()
+        if worker.killed or self._is_silent(worker, now):
+            return
+        if worker.kill_at is not None and now >= worker.kill_at:
+            self._kill(worker, f"{worker.reason}, and it did not end in time")
         elif stuck:
-            self._end_stuck(pidfd, worker, alone=stuck >= in_flight)
-        elif not worker.leaving and not self._is_relieved(pidfd):
+            self._end_stuck(worker, alone=stuck >= in_flight)
+        elif not worker.leaving and worker.successor is None:
             why = worker.life.why_over(worker.post.served(), now - worker.born, resident)
-            if why and all(fd != pidfd for fd, _ in self._to_renew):
-                self._to_renew.append((pidfd, f"was replaced: it {why}"))
+            if why and all(each is not worker for each, _ in self._to_renew):
+                self._to_renew.append((worker, f"was replaced: it {why}"))
 
-    def _end_stuck(self, pidfd: int, worker: _Worker, *, alone: bool) -> None:
+    # -- those that hang
+
+    def _silence_limit(self, *, busy: bool) -> tuple[float, str] | None:
+        """How long a worker may be silent, and what is to be said of one that was."""
+        limit, request = self._care.hang_timeout, self._crew.deadlines.request
+        if request is not None and busy:  # it keeps the interpreter to itself, and cannot tell that it is stuck
+            short = max(request + GRACE_S, SHORTEST_SILENCE_S)
+            if limit is None or short < limit:
+                return short, f"a request took longer than {request} s, and stopped all else: it "
+        return None if limit is None else (limit, "")
+
+    def _heard_at(self, worker: Worker) -> float:
+        """Its last sign of life, or since when one is waited for."""
+        return max(worker.post.pulse.read()[0], worker.born, self._silent_from)
+
+    def _is_silent(self, worker: Worker, now: float) -> bool:
+        """True, and it is killed, if it was silent for too long when we looked before, and still is."""
+        limit, quiet = self._silence_limit(busy=worker.post.busy()), now - self._heard_at(worker)
+        patience = self._care.hang_timeout
+        if patience is not None and not worker.ready and now - max(worker.born, self._silent_from) > patience:
+            self._kill(worker, f"did not begin to serve within {patience} s")
+            return True
+        if limit is None or quiet <= limit[0]:
+            worker.suspected_at = None
+        elif worker.suspected_at is None:
+            worker.suspected_at = now
+        elif now - worker.suspected_at >= CONFIRM_S:
+            self._kill(worker, f"{limit[1]}gave no sign of life for {quiet:.1f} s")
+            return True
+        return False
+
+    def _end_stuck(self, worker: Worker, *, alone: bool) -> None:
         """A request takes too long and cannot be ended but with its process; others that the worker has may end."""
+        why = f"a request took longer than {self._crew.deadlines.request} s"
         if not worker.leaving:
-            if not self._ending:
-                self._spawn(worker.child.pid, relieves=-1)
-            worker.reason = f"a request took longer than {self._crew.deadlines.request} s"
+            self._fill_in_for(worker)
+            worker.reason = why
             self._dismiss(worker)
         if alone:
-            self._kill(worker, worker.reason)
+            self._kill(worker, why)
 
-    def _kill(self, worker: _Worker, why: str) -> None:
-        worker.reason = why
+    def _fill_in_for(self, worker: Worker) -> None:
+        """Somebody takes its place before it has left."""
+        if worker.successor is not None:
+            worker.successor.stand_in()
+        elif not self._ending:
+            self._start(worker.child.pid)
+
+    def _kill(self, worker: Worker, why: str) -> None:
+        worker.reason, worker.killed = why, True
         worker.child.send_signal(signal.SIGKILL)
 
-    def _is_relieved(self, pidfd: int) -> bool:
-        return any(worker.relieves == pidfd for worker in self._workers.values())
+    # -- those that are to be relieved
 
-    def _renew_one(self) -> bool:
-        """Start the next replacement; True if one is under way now."""
+    def _renew_one(self) -> None:
+        """Start the next replacement, unless one is under way."""
+        if any(worker.relieves is not None for worker in self._workers.values()):
+            return
         while self._to_renew:
-            pidfd, why = self._to_renew[0]
-            worker = self._workers.get(pidfd)
-            if worker is not None and not worker.leaving:
-                if not self._spawn(worker.child.pid, pidfd):
-                    return True  # once more, a little later
-                worker.reason = why
-                del self._to_renew[0]
-                return True
+            worker, why = self._to_renew[0]
+            if not (worker.leaving or worker.killed or worker.gone):
+                break
             del self._to_renew[0]
-        return False
+        else:
+            return
+        successor = self._spawn(worker.child.pid)
+        if successor is None:
+            self._renew_at = monotonic() + pause_after(self._failures)
+        else:  # it stays on the list until it has been told to leave: the successor may fail
+            successor.relieves, worker.successor, worker.reason_to_go = worker, successor, why
+
+    # -- when to look again
+
+    def _plan(self, now: float) -> None:
+        """Set the alarm to when somebody may be due."""
+        if self._alarm is None:
+            return
+        times = [at for worker in self._workers.values() if not worker.killed for at in self._times(worker, now)]
+        if self._to_renew and all(worker.relieves is None for worker in self._workers.values()):
+            times.append(self._renew_at)
+        at = min(times, default=None)
+        self._look_at_time = float("inf") if at is None else max(at, now)
+        self._alarm.ring_in(None if at is None else max(at - now, 0.0))
+
+    def _times(self, worker: Worker, now: float) -> Iterator[float]:
+        if worker.kill_at is not None:
+            yield worker.kill_at
+        elif worker.successor is None and all(each is not worker for each, _ in self._to_renew):
+            if worker.life.age is not None:
+                yield worker.born + worker.life.age
+            if worker.life.jobs is not None or worker.life.memory is not None or not worker.ready:
+                yield now + LOOK_S
+        limit = self._silence_limit(busy=True)
+        if worker.suspected_at is not None:
+            yield worker.suspected_at + CONFIRM_S
+        elif limit is not None:
+            at = self._heard_at(worker) + limit[0]
+            yield at if at > now else now + LOOK_S  # silent for longer, and it has no request
 
     # -- and after their end
 
-    def _bury(self, pidfd: int, worker: _Worker) -> None:
+    def _bury(self, pidfd: int, worker: Worker) -> None:
         del self._workers[pidfd]
         self._epoll.unregister(pidfd)
         self._epoll.unregister(worker.post.fileno())
         code, words = worker.child.reap()
-        self._note_readiness(worker)
+        worker.gone = True
+        self._notice(worker)
         words = self._words(worker, words)
         lost = worker.post.ended(words, cancelled=self._killed)
         expected = code == 0 and (self._ending or worker.leaving)
         self._crew.tell(WorkerEnded(worker.child.pid, words, expected, lost))
-        if self._ending or worker.leaving:
-            return
-        self._failures = 0 if monotonic() - worker.born >= HEALTHY_S else self._failures + 1
-        if self._watched and not self._ever_ready and self._failures >= self._care.start_attempts:
+        successor, waits = worker.successor, worker.stand_in()
+        if successor is not None:
+            successor.stand_in()
+        if not (self._ending or worker.leaving):
+            self._replace(worker, words, filled=successor is not None or waits is not None)
+
+    def _replace(self, worker: Worker, words: str, *, filled: bool) -> None:
+        """One that was not told to leave has ended; where its place is ``filled``, the next start is only put off."""
+        now = monotonic()
+        healthy = now - worker.born >= HEALTHY_S and (worker.ready or not self._watched)
+        self._failures = 0 if healthy else self._failures + 1
+        self._never_began += not worker.ready
+        if self._watched and not self._ever_ready and self._never_began >= self._care.start_attempts:
             self._give_up(words)
-        elif worker.relieves not in self._workers:  # else the one that it was to relieve is still there
-            self._due.append((monotonic() + pause_after(self._failures), worker.child.pid))
+        elif filled:
+            self._renew_at = now + pause_after(self._failures)
+        else:
+            self._start_later(worker.child.pid)
 
-    def _words(self, worker: _Worker, words: str) -> str:
-        if worker.leaving or worker.reason.startswith("gave no"):
-            return f"{worker.reason}; {words}" if worker.reason else words
+    def _words(self, worker: Worker, words: str) -> str:
+        if worker.reason:
+            return f"{worker.reason}; {words}"
         return words if worker.ready or self._ending or not self._watched else f"failed at its start: {words}"
-
-    @property
-    def _watched(self) -> bool:
-        """Somebody tells when workers are ready."""
-        return self._care is not NO_CARE
 
     def _give_up(self, words: str) -> None:
         self._due.clear()
         how = words.rsplit(": ", maxsplit=1)[-1]
         self.gave_up = WorkerLost(
-            f"no worker process has ever begun to serve: {self._failures} in a row {how}; the log has the reason"
+            f"no worker process has ever begun to serve: {self._never_began} in a row {how}; the log has the reason"
         )
 
     # -- ending
@@ -328,7 +391,8 @@ class Supervisor:
             worker.child.send_signal(number)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Give the descriptors back."""
         self._epoll.close()
-        if self._alarm is not None:
+        if self._alarm is not None and self._nudge is not None:
             self._alarm.close()
+            self._nudge.close()

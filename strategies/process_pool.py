@@ -180,9 +180,9 @@ class _ListeningPost:
     def __init__(self, inner: Dispatcher, crew: Crew, number: int) -> None:
         self._inner = inner
         self._crew = crew
+        self.pulse = Pulse()
         self._board = Board(number, min(inner.concurrency or BOARD_SLOTS, BOARD_SLOTS))
         crew.enlist(self._board)
-        self.pulse = Pulse()
 
     def main(self) -> int:
         return self._crew.attend(self._inner, self._board, self.pulse)
@@ -208,6 +208,10 @@ class _ListeningPost:
 
     def began(self) -> bool:
         return self.served() > 0
+
+    def busy(self) -> bool:
+        opened, counts = self._board.totals()
+        return opened > sum(counts.values())
 
 
 class _FedPost:
@@ -249,6 +253,9 @@ class _FedPost:
 
     def began(self) -> bool:
         return False
+
+    def busy(self) -> bool:
+        return bool(self.jobs)
 
     def fileno(self) -> int:
         return self._ours.fileno()

@@ -113,6 +113,7 @@ class Session:
         self._server.bind()
         for number in _SIGNALS:  # for before and after; between them are those of serve_forever
             signal.signal(number, self._on_signal_outside)
+        signal.signal(signal.SIGHUP, lambda number, frame: None)  # there is nothing to reload yet, or any more
         report = self._server.serve_forever(signals=True)
         self._over.set()
         self._conclude(report)

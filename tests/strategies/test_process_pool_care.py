@@ -19,7 +19,7 @@ from tricorn.care import Care, Life
 from tricorn.errors import ConfigurationError, WorkerLost
 from tricorn.events import JobFinished, Status, WorkerEnded, WorkerStarted
 from tricorn.handlers import Lines, message
-from tricorn.strategies import ProcessPool, Route, Selector, Sync, ThreadPool
+from tricorn.strategies import Asyncio, ProcessPool, Route, Selector, Sync, Thread, ThreadPool
 from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP
 
@@ -154,6 +154,20 @@ def test_a_reload(pool: Callable[[], Dispatcher], run: Run, dial: Dial) -> None:
     assert not before & set(clients.answers[-10:])
     assert all(each.expected for each in ended)
     assert "was replaced: reload" in ended[0].reason
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [Sync(), Thread(2), ThreadPool(2), ThreadPool(2, park_idle=True), Selector(), Asyncio()],
+    ids=["sync", "thread", "threads", "parking", "selector", "asyncio"],
+)
+def test_a_reload_while_nobody_asks(inner: Dispatcher, run: Run, dial: Dial) -> None:
+    """Whatever the workers run, they are known to serve before there is a request."""
+    server, recorder = run(ProcessPool(1, inner=inner), message(Lines())(lambda line: b"%d" % os.getpid()))
+    first = recorder.wait(WorkerStarted, 1)[0].pid
+    server.reload()
+    assert recorder.wait(WorkerEnded, 1)[0].pid == first
+    assert dial(server.address, b"who\n").recv(20).strip() != b"%d" % first
 
 
 def test_a_reload_behind_a_loop(run: Run, dial: Dial) -> None:

@@ -56,6 +56,9 @@ class Station:
     def began(self) -> bool:
         return False
 
+    def busy(self) -> bool:
+        return False
+
 
 class Crew(Recorder):
     """What a supervisor needs of one."""

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tricorn import ConfigurationError, Server, StateError
-from tricorn.events import WorkerStarted
+from tricorn.events import ReloadFailed, WorkerStarted
 from tricorn.strategies import ProcessPool, Sync, ThreadPool
+from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP
 
 
@@ -164,6 +165,33 @@ def test_a_signal_handler_may_reload(renewable: Any, serve: Any, call: Any) -> N
     finally:
         signal.signal(signal.SIGHUP, before)
     assert exchange(call(server)) != old
+
+
+def test_a_reload_by_signal_that_fails_is_told_and_costs_nothing(authority: Any, call: Any, tmp_path: Path) -> None:
+    """The server goes on with what it had."""
+    import signal
+
+    certfile, keyfile = authority.issue("localhost", stem=f"gone-{tmp_path.name}")
+    recorder = Recorder()
+    server = Server(authority.tls(certfile=certfile, keyfile=keyfile), ThreadPool(4), echo, observers=[recorder])
+    server.bind()
+    seen = []
+
+    def spoil() -> None:
+        try:
+            seen.append(exchange(call(server)))
+            os.remove(certfile)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGHUP)
+            assert "cannot be read" in str(recorder.wait(ReloadFailed, 1)[0].error)
+            seen.append(exchange(call(server)))
+        finally:
+            server.request_stop()
+
+    spoiler = threading.Thread(target=spoil)
+    spoiler.start()
+    server.serve_forever(signals=True)
+    spoiler.join()
+    assert len(seen) == 2 and seen[0] == seen[1]
 
 
 def test_reloading_under_load_costs_no_connection(renewable: Any, serve: Any, call: Any, authority: Any) -> None:
