@@ -63,7 +63,7 @@ class ListenerIntake(Intake):
     # -- pulling
 
     def __iter__(self) -> Iterator[ServedJob]:
-        waiter = self._in_time(self._new_waiter)
+        waiter = self._in_time(lambda: self._waiter_on(self.listeners, shared=True))
         if waiter is None:
             return
         try:
@@ -91,14 +91,11 @@ class ListenerIntake(Intake):
             sleep(PAUSE_S)  # there is no descriptor to wait with
 
     def next(self, timeout: float | None = None) -> ServedJob | None:
-        waiter = self._new_waiter()
+        waiter = self._waiter_on(self.listeners, shared=True)
         try:
             return self._take(waiter, Deadline.after(timeout))
         finally:
             waiter.close()
-
-    def _new_waiter(self, *, shared: bool = True) -> Waiter:
-        return self._waiter_on(self.listeners, shared=shared)
 
     def _waiter_on(self, listeners: Sequence[Listener], *, shared: bool) -> Waiter:
         """One for ``listeners``, the stop, the end, and whatever else is watched."""
@@ -296,6 +293,8 @@ class ListenerIntake(Intake):
                 self._finish()
             else:
                 self._rest(waiter)
+        else:
+            waiter.listen(True)  # it was off if there was no permit, and the caller may not ask until there is nothing
         return job
 
     def patience(self) -> float | None:
@@ -309,7 +308,7 @@ class ListenerIntake(Intake):
 
     def _loop(self) -> Waiter:
         if self._loop_waiter is None:
-            self._loop_waiter = self._new_waiter(shared=False)
+            self._loop_waiter = self._waiter_on(self.listeners, shared=False)
         return self._loop_waiter
 
     def _rest(self, waiter: Waiter) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import resource
+import select
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +15,12 @@ import pytest
 
 from tricorn import Server
 from tricorn.accepting import RETRY_LIMIT
-from tricorn.contracts import Dispatcher
+from tricorn.contracts import Dispatcher, Intake
 from tricorn.errors import PeerRefused
 from tricorn.events import AcceptPaused, JobRefused, ServerClosed
 from tricorn.strategies import Sync, Thread, ThreadPool
 from tricorn.testing.recorder import Recorder
-from tricorn.transports import Memory
+from tricorn.transports import UDP, Memory
 
 in_process = pytest.mark.parametrize("dispatcher", [Sync, Thread, ThreadPool, lambda: ThreadPool(1)])
 
@@ -28,12 +30,14 @@ RETRIED = [
     "EINTR",
     "EPERM",
     "EPROTO",
+    "EPROTONOSUPPORT",
+    "ESOCKTNOSUPPORT",
     "ENETDOWN",
     "EHOSTUNREACH",
     "EOPNOTSUPP",
     "ETIMEDOUT",
 ]
-WAITED_OUT = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]
+WAITED_OUT = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "ENOSR"]
 
 
 def echo(connection: Any) -> None:
@@ -191,3 +195,38 @@ def test_out_of_descriptors(dispatcher: str, script: Callable[..., subprocess.Po
     out, err = program.communicate(timeout=20)
     assert out.splitlines()[-1] == "40 40"
     assert (err, program.returncode) == ("", 0)
+
+
+class InBatches(Dispatcher):
+    """An event loop that asks for two at a time, and goes by the descriptor otherwise."""
+
+    def __init__(self) -> None:
+        self.readable: list[bool] = []
+        self.over = threading.Event()
+
+    def serve(self, intake: Intake) -> None:
+        held = [intake.poll(), intake.poll()]
+        assert intake.poll() is None, "there was a third permit"
+        for job in held:
+            job.run()
+        intake.poll().run()
+        poll = select.poll()
+        poll.register(intake.fileno(), select.POLLIN)
+        self.readable.append(bool(poll.poll(5000)))
+        intake.poll().run()
+        self.over.set()
+        while not intake.stopped:
+            poll.poll(100)
+            intake.poll()
+
+
+def test_a_loop_that_does_not_ask_until_there_is_nothing() -> None:
+    """Is still told of what waits, when there had been no permit before."""
+    dispatcher = InBatches()
+    with Server(UDP("127.0.0.1", 0), dispatcher, lambda packet: None, max_connections=2) as server:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            for _ in range(4):
+                client.sendto(b"x", server.address)
+        server.start()
+        assert dispatcher.over.wait(20)
+    assert dispatcher.readable == [True]
