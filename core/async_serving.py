@@ -16,6 +16,7 @@ from tricorn.async_connection import AsyncConnection, AsyncDatagram, serve_item
 from tricorn.async_link import Link, enter_loop, reach_tls
 from tricorn.contracts import Intake, Job, Kind, Shape
 from tricorn.deadline import Deadline
+from tricorn.loop_watch import LoopWatch
 from tricorn.message_link import MessageLink, answer_packet
 from tricorn.peer_socket import FRESH_S
 from tricorn.stream_link import StreamLink
@@ -37,7 +38,10 @@ EXECUTOR_S = 1.0
 class AsyncServing:
     """One loop, from its first turn to its last.  Everything but `call` belongs to the serving thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, intake: Intake, read_ahead: int, high_water: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, intake: Intake, read_ahead: int, high_water: int,
+        blocked_after: float | None,
+    ) -> None:  # fmt: skip
         self.loop = loop
         self._intake = intake
         self._read_ahead, self._high_water = read_ahead, high_water
@@ -47,6 +51,7 @@ class AsyncServing:
         self._jobs: dict[int, tuple[Job, asyncio.Task[None] | None]] = {}
         self._links: dict[int, Link] = {}
         self._shape: Shape | None = None
+        self._watch = LoopWatch(blocked_after, self._ask, intake.crew.tell)
         self._failure: BaseException | None = None
         self._next_visit: asyncio.TimerHandle | None = None
         self._limits = intake.crew.deadlines
@@ -66,16 +71,21 @@ class AsyncServing:
         loop.set_default_executor(executor)
         try:
             loop.add_reader(self._intake.fileno(), self._take_in)
+            self._watch.start()
             loop.run_forever()
         finally:
             try:
                 self._tidy_up()
             finally:
+                self._watch.stop()
                 _shut_down(executor)
                 loop.close()
                 self.done.set()
         if self._failure is not None:
             raise self._failure
+
+    def _ask(self) -> None:
+        self.call(self._watch.answer)
 
     # -- taking in
 

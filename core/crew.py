@@ -15,7 +15,17 @@ from tricorn.board import Board
 from tricorn.contracts import Dispatcher, Kind, Request
 from tricorn.deadlines import Deadlines
 from tricorn.errors import WorkerLost
-from tricorn.events import AcceptPaused, Event, JobFinished, JobOverdue, JobRefused, JobStarted, Outcome, Status
+from tricorn.events import (
+    AcceptPaused,
+    Event,
+    JobFinished,
+    JobOverdue,
+    JobRefused,
+    JobStarted,
+    LoopBlocked,
+    Outcome,
+    Status,
+)
 from tricorn.forking import admit_termination
 from tricorn.ledger import Ledger
 from tricorn.observers import Observers
@@ -38,7 +48,7 @@ BEAT_S = 1.0
 class _Forwarder:
     """An observer in a worker that tells the parent what the parent's observers want to hear of jobs."""
 
-    events = frozenset({AcceptPaused, JobFinished, JobOverdue, JobRefused, JobStarted})
+    events = frozenset({AcceptPaused, JobFinished, JobOverdue, JobRefused, JobStarted, LoopBlocked})
 
     def __init__(self, board: Board, wanted: Observers) -> None:
         self._board = board

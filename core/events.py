@@ -161,6 +161,15 @@ class JobOverdue:
 
 
 @frozen
+class LoopBlocked:
+    """An event loop has not come round for ``seconds``, and still does not: some handler blocks it, and ``stack``
+    says where.  Told once for each block, in its second second; nobody else is served meanwhile."""
+
+    seconds: float
+    stack: str
+
+
+@frozen
 class JobRefused:
     """A request was turned away before it became a started job."""
 
@@ -212,6 +221,7 @@ Event = (
     | JobStarted
     | JobFinished
     | JobOverdue
+    | LoopBlocked
     | JobRefused
     | AcceptPaused
     | ReloadFailed

@@ -11,6 +11,7 @@ from time import monotonic
 
 from tricorn.contracts import Dispatcher, Intake, Job, Kind
 from tricorn.deadline import Deadline
+from tricorn.loop_watch import LoopWatch
 from tricorn.message_parts import MAX_INBOX, Parts
 from tricorn.peer_table import RECV_BYTES, PeerTable
 from tricorn.peers import Limits, Peer
@@ -26,7 +27,9 @@ ACCEPT_BATCH = 64
 class MessageLoop:
     """One run of the loop.  Everything but `cancel` and `_part_ended` belongs to the serving thread."""
 
-    def __init__(self, intake: Intake, then: Dispatcher | None, limits: Limits) -> None:
+    def __init__(
+        self, intake: Intake, then: Dispatcher | None, limits: Limits, blocked_after: float | None = None
+    ) -> None:
         self._intake = intake
         self._then = then
         self._poller = make_poller()
@@ -45,7 +48,9 @@ class MessageLoop:
         #: Set when the loop of an in-place selector has ended.
         self.finished = threading.Event()
         self.thread = get_ident()
-        self.watch(self._wakeup.fileno(), self._wakeup.clear)
+        #: Begun and ended by whoever runs the loop.
+        self.loop_watch = LoopWatch(blocked_after, self.wake, intake.crew.tell)
+        self.watch(self._wakeup.fileno(), self._woken)
         self.watch(intake.fileno(), self._accept)
 
     @property
@@ -268,6 +273,10 @@ class MessageLoop:
     def wake(self) -> None:
         """From any thread: something was put where the loop looks."""
         self._wakeup.signal()
+
+    def _woken(self) -> None:
+        self._wakeup.clear()
+        self.loop_watch.answer()
 
     def abandon(self) -> None:
         """The loop broke: nobody is left to serve what is in the table."""

@@ -27,6 +27,7 @@ _KINDS: dict[str, type] = {
         "JobOverdue",
         "JobRefused",
         "JobStarted",
+        "LoopBlocked",
         "Outcome",
         "ReloadFailed",
         "ServerClosed",

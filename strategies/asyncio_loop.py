@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from attrs import define, field
 
 from tricorn.async_serving import AsyncServing
-from tricorn.checks import optional, whole_number
+from tricorn.checks import optional, seconds, whole_number
 from tricorn.contracts import Dispatcher, Intake, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import ConfigurationError, StateError
@@ -40,7 +40,8 @@ class Asyncio(Dispatcher):
     extra ``uvloop``), ``"asyncio"`` the standard library's, the default.  ``limit``: the most requests in flight;
     ``None``, the default, leaves it to the server's ``max_connections``.  ``high_water``: bytes of output that a peer
     has not taken, above which `send` waits, and nothing more is read for a message handler.  ``read_ahead``: bytes that
-    are taken in before a coroutine asks for them.
+    are taken in before a coroutine asks for them.  ``blocked_after``: seconds after which a step that blocks the loop
+    is told of, with its stack (`~tricorn.events.LoopBlocked`); 1, ``None`` for never, which saves a thread.
     """
 
     shapes: ClassVar[frozenset[Shape]] = frozenset({Shape.COROUTINE, Shape.MESSAGE})
@@ -60,6 +61,12 @@ class Asyncio(Dispatcher):
     )
     read_ahead: int = field(
         default=65_536, kw_only=True, validator=whole_number(1), metadata={"help": "bytes of input kept for a handler"}
+    )
+    blocked_after: float | None = field(
+        default=1.0,
+        kw_only=True,
+        validator=optional(seconds),
+        metadata={"help": "seconds until a blocked loop is told of"},
     )
     _running: AsyncServing | None = field(default=None, init=False, repr=False)
 
@@ -105,7 +112,9 @@ class Asyncio(Dispatcher):
             raise StateError("this Asyncio serves already; give each server one of its own")
         if asyncio._get_running_loop() is not None:
             raise StateError("Asyncio runs a loop of its own, and this thread runs one already; use Server.start()")
-        self._running = running = AsyncServing(self.make_loop(), intake, self.read_ahead, self.high_water)
+        self._running = running = AsyncServing(
+            self.make_loop(), intake, self.read_ahead, self.high_water, self.blocked_after
+        )
         running.run()
 
     def join(self, deadline: Deadline) -> bool:

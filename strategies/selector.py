@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from attrs import define, field
 
-from tricorn.checks import whole_number
+from tricorn.checks import optional, seconds, whole_number
 from tricorn.contracts import Dispatcher, Intake, Shape
 from tricorn.deadline import Deadline
 from tricorn.errors import ConfigurationError, StateError
@@ -28,7 +28,9 @@ class Selector(Dispatcher):
     messages: it has one message in ``then`` at a time.
 
     The loop itself ends peers that do not keep to the server's `~tricorn.deadlines.Deadlines`.  ``high_water``: bytes
-    of output that a peer has not taken, above which nothing more is read from it.
+    of output that a peer has not taken, above which nothing more is read from it.  ``blocked_after``: seconds after
+    which a function that blocks the loop is told of, with its stack (`~tricorn.events.LoopBlocked`); 1, ``None`` for
+    never, which saves a thread.
 
     Message handlers only (`tricorn.handlers.message`).  It is the "explicit table of partially finished requests" that
     the documentation of `socketserver` leaves to its reader.
@@ -42,6 +44,12 @@ class Selector(Dispatcher):
     then: Dispatcher | None = field(default=None, metadata={"help": "dispatcher that complete messages go to"})
     high_water: int = field(
         default=262_144, kw_only=True, validator=whole_number(0), metadata={"help": "bytes of output kept for a peer"}
+    )
+    blocked_after: float | None = field(
+        default=1.0,
+        kw_only=True,
+        validator=optional(seconds),
+        metadata={"help": "seconds until a blocked loop is told of"},
     )
     _loop: MessageLoop | None = field(default=None, init=False, repr=False)
     #: Threads of servers that must not have it, and end themselves now.
@@ -84,13 +92,16 @@ class Selector(Dispatcher):
         if self._loop is not None:
             self._turned_away.add(get_ident())
             raise StateError("this Selector serves already; give each server one of its own")
-        self._loop = loop = MessageLoop(intake, self.then, Limits(intake.crew.deadlines, self.high_water))
+        limits = Limits(intake.crew.deadlines, self.high_water)
+        self._loop = loop = MessageLoop(intake, self.then, limits, self.blocked_after if self.in_place else None)
+        loop.loop_watch.start()
         try:
             loop.run(lambda: intake.stopped and not (self.in_place and loop.busy))
         except BaseException:
             loop.abandon()
             raise
         finally:
+            loop.loop_watch.stop()
             if self.in_place:
                 loop.close()
 

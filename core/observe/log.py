@@ -34,6 +34,7 @@ _LOUDEST: dict[type, int] = {
     facts.AcceptPaused: WARNING,
     facts.WorkerEnded: WARNING,
     facts.JobOverdue: WARNING,
+    facts.LoopBlocked: WARNING,
     facts.ReloadFailed: WARNING,
     facts.JobFinished: ERROR,
 }
@@ -109,6 +110,7 @@ class LogObserver:
             facts.JobStarted: self._job_started,
             facts.JobFinished: self._job_finished,
             facts.JobOverdue: self._job_overdue,
+            facts.LoopBlocked: self._loop_blocked,
             facts.ReloadFailed: self._reload_failed,
             facts.JobRefused: self._job_refused,
             facts.AcceptPaused: self._accept_paused,
@@ -183,6 +185,12 @@ class LogObserver:
         self._write(
             WARNING, "request %d from %s runs for longer than %.3f s, in %s; its connection was cut; it is at: %s",
             job.id, escape_address(job.peer), event.limit, escape(job.where), escape(job.stack),
+        )  # fmt: skip
+
+    def _loop_blocked(self, event: facts.LoopBlocked) -> None:
+        self._write(
+            WARNING, "the event loop is blocked, and serves nobody, for %.1f s; it is at: %s",
+            event.seconds, escape(event.stack),
         )  # fmt: skip
 
     def _job_refused(self, event: facts.JobRefused) -> None:

@@ -41,7 +41,7 @@ LIKE = {
 OURS = frozenset({"peers_errors", "enobufs", "verify_raises", "per_source", "no_thread", "no_process"})
 
 
-def run_one(scenario: Scenario, name: str) -> tuple[str, str]:
+def run_one(scenario: Scenario, name: str, times: int = 1) -> tuple[str, str]:
     """A cell, and what there is to say of it."""
     if name not in PEERS and name not in scenario.on:
         return "-", scenario.reason
@@ -50,7 +50,8 @@ def run_one(scenario: Scenario, name: str) -> tuple[str, str]:
     if name in PEERS and scenario.name in OURS:
         return "-", "it is brought about by way of Tricorn's own parts"
     try:
-        scenario.run(DISPATCHERS.get(name, name))
+        for _ in range(times):
+            scenario.run(DISPATCHERS.get(name, name))
     except NotImplementedError as error:
         return "-", str(error)
     except Exception as error:
@@ -65,6 +66,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="", help="names of scenarios")
     parser.add_argument("--on", default=",".join(DISPATCHERS), help="names of dispatchers")
+    parser.add_argument("--times", type=int, default=1, help="how often each cell is tried")
     parser.add_argument("--markdown", action="store_true")
     given = parser.parse_args()
     only = set(filter(None, given.only.split(",")))
@@ -80,7 +82,7 @@ def main() -> int:
     for each in chosen:
         cells = []
         for column in columns:
-            cell, words = run_one(each, column)
+            cell, words = run_one(each, column, given.times)
             cells.append(cell)
             failed += cell == "FAILED"
             if words:

@@ -71,7 +71,6 @@ ELSEWHERE: Mapping[int, str] = {
     2: "tests/server/test_descriptors.py::test_waiting",
     9: "tests/strategies/test_process_pool.py::test_death",
     16: "tests/strategies/test_process_pool_care.py::test_workers_that_never_begin",
-    19: "tests/server/test_notify.py::",
     21: "tests/strategies/test_executor_handlers.py::",
     22: "tests/strategies/test_process_pool.py::test_death",
     23: "tests/strategies/test_fork.py::",

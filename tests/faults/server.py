@@ -88,6 +88,9 @@ def answer(line: bytes) -> bytes:
     if order == b"sleep":
         time.sleep(float(rest))
         return b"slept\n"
+    if order == b"block":
+        time.sleep(float(rest))
+        return b"blocked\n"
     if order == b"hang":
         time.sleep(HANGS_S)
     if order == b"big":

@@ -159,6 +159,7 @@ def test_verify_that_raised(logger: logging.Logger) -> None:
         facts.AcceptPaused(OSError(FORGED), 1.0),
         facts.ReloadFailed(ValueError(FORGED)),
         facts.JobOverdue(facts.JobInfo(1, FORGED, 1.0, facts.Stage.HANDLER, FORGED, FORGED), 1.0),
+        facts.LoopBlocked(1.0, FORGED),
         facts.ServerStarted((FORGED,), 1),
     ],
 )
@@ -181,6 +182,7 @@ def test_no_record_can_be_forged(logger: logging.Logger, event: Any) -> None:
                 facts.JobRefused,
                 facts.JobFinished,
                 facts.JobOverdue,
+                facts.LoopBlocked,
                 facts.AcceptPaused,
                 facts.ReloadFailed,
                 facts.WorkerEnded,

@@ -98,6 +98,18 @@ def all_hang(dispatcher: str) -> None:
         server.wait(6.0)
 
 
+@scenario(19, "the event loop is blocked", on=IN_THE_LOOP, why="a handler that blocks holds up one thread or process")
+def loop_blocked(dispatcher: str) -> None:
+    """It is told of while it lasts, with a stack that names the handler; then all goes on."""
+    with Subject(dispatcher) as server, server.call() as caller:
+        caller.sendall(b"block 4\n")
+        server.logged("the event loop is blocked, and serves nobody")
+        server.logged("in answer")
+        if read_line(caller) != b"blocked":
+            raise Failure("it was not answered")
+        server.expect()
+
+
 @scenario(20, "verify raises", quick=True)
 def verify_raises(dispatcher: str) -> None:
     """That peer is refused, the next one is served."""
