@@ -106,12 +106,18 @@ class Board:
                 return events
             except OSError:
                 return events
-            event = decode_event(packet)
-            if isinstance(event, (JobFinished, JobRefused)):
-                self.told[event.outcome.id] = event.outcome.status
-                while len(self.told) > 2 * self._slots:
-                    del self.told[next(iter(self.told))]
+            try:
+                event = decode_event(packet)
+                self._note(event)
+            except (AttributeError, ValueError):
+                continue  # no packet of ours; who supervises lives on
             events.append(event)
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, (JobFinished, JobRefused)):
+            self.told[event.outcome.id] = event.outcome.status
+            while len(self.told) > 2 * self._slots:
+                del self.told[next(iter(self.told))]
 
     def totals(self) -> tuple[int, dict[Status, int]]:
         """How many jobs the worker opened, and how many ended in each status."""

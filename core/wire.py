@@ -61,9 +61,19 @@ def encode_value(value: Any) -> Any:
 
 
 def decode_value(value: Any) -> Any:
-    """The reverse of `encode_value`; lists become tuples, errors `~tricorn.errors.RemoteError`."""
+    """The reverse of `encode_value`; lists become tuples, errors `~tricorn.errors.RemoteError`.
+
+    Raises `ValueError` for what `encode_value` does not make: nothing else, whoever wrote it.
+    """
+    try:
+        return _decode(value)
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
+        raise ValueError(f"no value of ours: {error!r}") from error
+
+
+def _decode(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(decode_value(each) for each in value)
+        return tuple(_decode(each) for each in value)
     if not isinstance(value, dict):
         return value
     ((name, inside),) = value.items()
@@ -77,7 +87,7 @@ def decode_value(value: Any) -> Any:
         return OSError(*inside)
     if name == "RemoteError":
         return RemoteError(*inside)
-    return _KINDS[name](**{key: decode_value(each) for key, each in inside.items()})
+    return _KINDS[name](**{key: _decode(each) for key, each in inside.items()})
 
 
 def encode_event(event: Event | Outcome | DrainReport | JobInfo) -> bytes:
@@ -86,5 +96,8 @@ def encode_event(event: Event | Outcome | DrainReport | JobInfo) -> bytes:
 
 
 def decode_event(packet: bytes) -> Any:
-    """One packet as the record it was."""
-    return decode_value(json.loads(packet))
+    """One packet as the record it was.  Raises `ValueError` where it was none."""
+    try:
+        return decode_value(json.loads(packet))
+    except RecursionError as error:
+        raise ValueError("nested too deeply to be a record of ours") from error
