@@ -46,6 +46,8 @@ class Connection:
     """
 
     kind: ClassVar[Kind] = Kind.STREAM
+    #: Only where a subclass has an `open` of its own.
+    needs_opening: ClassVar[bool] = False
 
     #: A `PeerSocket` (or another socket class in its place: see `rehouse`).
     socket: Any
@@ -70,6 +72,11 @@ class Connection:
     _received: int | None = field(default=None, init=False, repr=False)
     #: Guards the descriptor's end; re-entrant, since a signal handler may call `drain` within `finish`.
     _lock: RLock = field(factory=RLock, init=False, repr=False)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "open" in vars(cls):
+            cls.needs_opening = True
 
     @property
     def local(self) -> object:

@@ -228,6 +228,11 @@ class Intake(ABC):
     def __iter__(self) -> Iterator[Job]:
         """Jobs as they come, until `stop`."""
 
+    def run_each(self) -> None:
+        """Run every job on this thread, one after the other, until `stop`: as the loop above, and perhaps quicker."""
+        for job in self:
+            job.run()
+
     @abstractmethod
     def next(self, timeout: float | None = None) -> Job | None:
         """The next job, or ``None`` after ``timeout`` seconds or `stop`."""

@@ -27,7 +27,7 @@ from tricorn.errors import PeerRefused
 if TYPE_CHECKING:
     from tricorn.connection import Credentials
 
-__all__ = ["REPLY_WAIT_S", "Datagram", "take_packet", "too_long"]
+__all__ = ["REPLY_WAIT_S", "Datagram", "cut", "take_packet", "too_long"]
 
 #: Seconds that `Datagram.reply` waits for room.  A device empties a full buffer in milliseconds; only a Unix client
 #: that does not read takes longer, and must not hold the server up.
@@ -39,6 +39,7 @@ class Datagram:
     """One packet; it borrows the listener's socket and never closes it.  Safe to hand between threads."""
 
     kind: ClassVar[Kind] = Kind.DATAGRAM
+    needs_opening: ClassVar[bool] = False
 
     #: The packet's bytes; may be empty.
     data: bytes
@@ -124,10 +125,19 @@ class Datagram:
         that of a Unix client which does not read, for at most `REPLY_WAIT_S` seconds; then raises `TimeoutError`.
         Raises `OSError` (EMSGSIZE above the transport's limit) as sendto(2) does.
         """
-        try:
-            return self.reply_now(data)
+        if self.control or self.peer is None:
+            try:
+                return self.reply_now(data)
+            except BlockingIOError:
+                return self._send_when_there_is_room(data)
+        try:  # the usual case at one go
+            sent: int = self.socket.sendto(data, self.peer)
         except BlockingIOError:
             return self._send_when_there_is_room(data)
+        except OSError as error:
+            self.fault = error
+            raise
+        return sent
 
     def reply_now(self, data: bytes | bytearray | memoryview) -> int:
         """`reply` without waiting: raises `BlockingIOError` where there is no room."""
@@ -181,11 +191,17 @@ def take_packet(sock: _sockets.socket, local: object, max_packet_size: int, deli
     would say so by MSG_TRUNC (1.05 us against 1.2).
     """
     data, peer = sock.recvfrom(max_packet_size + 1)
-    if len(data) <= max_packet_size:
-        return Datagram(data, peer, sock, local)
+    packet = Datagram(data, peer, sock, local)
+    if len(data) > max_packet_size:
+        cut(packet, max_packet_size, deliver_truncated)
+    return packet
+
+
+def cut(packet: Datagram, max_packet_size: int, deliver_truncated: bool) -> None:
+    """Mark a packet that is above the limit, or refuse it: raises `~tricorn.errors.PeerRefused`."""
     if not deliver_truncated:
-        raise too_long(max_packet_size, peer)
-    return Datagram(data[:max_packet_size], peer, sock, local, True)
+        raise too_long(max_packet_size, packet.peer)
+    packet.data, packet.truncated = packet.data[:max_packet_size], True
 
 
 def too_long(max_packet_size: int, peer: object) -> PeerRefused:

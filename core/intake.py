@@ -14,6 +14,7 @@ from tricorn.contracts import Crew, Intake, Kind, Listener
 from tricorn.deadline import Deadline
 from tricorn.errors import PeerRefused
 from tricorn.events import AcceptPaused
+from tricorn.in_place import LOOK_EVERY, run_each
 from tricorn.job import ServedJob
 from tricorn.leaving import Leaving
 from tricorn.service import Service
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["ListenerIntake"]
 
 _ITEM = Kind.ITEM
-#: Jobs after which a thread that has never had to wait looks at what is watched all the same.
-LOOK_EVERY = 64
 
 
 class ListenerIntake(Intake):
@@ -36,24 +35,18 @@ class ListenerIntake(Intake):
     def __init__(self, listeners: list[Listener], service: Service) -> None:
         self.listeners = listeners
         self.service = service
-        self._stop = WakeUp()
-        self._stopped = False
+        self._stop, self._stopped = WakeUp(), False
         self._watches: dict[int, Callable[[], None]] = {}
         self._loop_waiter: Waiter | None = None
-        self._turn = 0
-        self._retries = 0
-        self._resume_at = 0.0
-        self._told_pause_at = -1.0
-        self._suppressed = 0
+        self._turn = self._retries = self._suppressed = 0
+        self._resume_at, self._told_pause_at = 0.0, -1.0
         #: A loop minds our pauses itself.
         self._asked = False
-        #: The way out.
         self._leaving = Leaving(self.listeners)
         #: True where another process serves, which has a copy of this.
         self.served_elsewhere = False
-        self._broken = False  # accepting has failed for good
-        #: The process that has asked for jobs, or 0.
-        self._pid = 0
+        #: Accepting has failed for good; the process that has asked for jobs, or 0.
+        self._broken, self._pid = False, 0
         self._gate = gate = service.gate
         self._doorman: Doorman | None = None
         if gate is not None:
@@ -62,13 +55,16 @@ class ListenerIntake(Intake):
 
     # -- pulling
 
+    def run_each(self) -> None:
+        run_each(self)
+
     def __iter__(self) -> Iterator[ServedJob]:
-        waiter = self._in_time(lambda: self._waiter_on(self.listeners, shared=True))
+        waiter = self.begin_to_wait()
         if waiter is None:
             return
         try:
             served = 0
-            while (job := self._take(waiter, None)) is not None:
+            while (job := self.take(waiter, None)) is not None:
                 yield job
                 served += 1
                 if not served % LOOK_EVERY:
@@ -76,11 +72,12 @@ class ListenerIntake(Intake):
         finally:
             waiter.close()
 
-    def _in_time(self, make: Callable[[], Waiter]) -> Waiter | None:
-        """A waiter, when there are descriptors for it; ``None`` at the end."""
+    def begin_to_wait(self, *, listening: bool = True) -> Waiter | None:
+        """For a thread that is going to `take` many: its way of waiting, when there are descriptors for it; ``None`` at
+        the end."""
         while True:
             try:
-                return make()
+                return self._waiter_on(self.listeners if listening else (), shared=listening)
             except (OSError, ValueError) as error:
                 if self._stopped:  # a thread that comes so late finds everything closed
                     return None
@@ -93,7 +90,7 @@ class ListenerIntake(Intake):
     def next(self, timeout: float | None = None) -> ServedJob | None:
         waiter = self._waiter_on(self.listeners, shared=True)
         try:
-            return self._take(waiter, Deadline.after(timeout))
+            return self.take(waiter, Deadline.after(timeout))
         finally:
             waiter.close()
 
@@ -103,8 +100,9 @@ class ListenerIntake(Intake):
         watches = {self._stop.fileno(): self._on_stop, self._leaving.fileno(): self._on_over, **self._watches}
         return make_waiter(listeners, watches, shared=shared)
 
-    def _take(self, waiter: Waiter, deadline: Deadline | None) -> ServedJob | None:
-        """The next job; ``None`` at the end, or when ``deadline`` has passed.
+    def take(self, waiter: Waiter, deadline: Deadline | None, *, empty: bool = False) -> ServedJob | None:
+        """The next job; ``None`` at the end, or when ``deadline`` has passed.  ``empty``: it has just
+        been found that nobody waits.
 
         It accepts before it waits: under load that saves a system call for each connection (a bare loop: 1.25 x the
         rate of one that polls first), and idle it costs one failing accept.
@@ -114,10 +112,11 @@ class ListenerIntake(Intake):
             last_chance = leaving.begun and leaving.is_time
             permitted = permits.take()
             if permitted:
-                job = self._accept()
+                job = None if empty and not last_chance else self._accept()
                 if job is not None:
                     return job
                 permits.give()
+                empty = False
                 if self._gate is not None and self._gate.anybody_waits and not self._resume_at:
                     continue  # was let into the waiting room while our permit only seemed to be taken
             if leaving.begun:
@@ -162,9 +161,10 @@ class ListenerIntake(Intake):
             self._resume_at = 0.0
         if self._gate is not None and (job := self._next_waiting()) is not None:
             return job
-        if len(self.listeners) == 1:
-            return self._accept_from(self.listeners[0])
-        listeners = tuple(self.listeners)
+        listeners = self.listeners
+        if len(listeners) == 1:
+            return self._accept_from(listeners[0])
+        listeners = list(listeners)
         for _ in listeners:
             self._turn += 1
             job = self._accept_from(listeners[self._turn % len(listeners)])
@@ -358,7 +358,7 @@ class ListenerIntake(Intake):
         self._leaving.end()
 
     def wait(self, timeout: float | None = None, *, to_the_end: bool = True) -> bool:
-        waiter = self._in_time(lambda: self._waiter_on((), shared=False))
+        waiter = self.begin_to_wait(listening=False)
         if waiter is None:
             return True
         try:

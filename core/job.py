@@ -42,7 +42,7 @@ __all__ = ["ServedJob"]
 # Looking a member up on its Enum costs 40 ns, a global 5.
 _OPEN, _HANDLER, _CLOSE = Stage.OPEN, Stage.HANDLER, Stage.CLOSE
 _COMPLETED, _ABANDONED = Status.COMPLETED, Status.ABANDONED
-_STREAM = Kind.STREAM
+_STREAM, _ITEM = Kind.STREAM, Kind.ITEM
 _NEVER = Deadline(None)
 
 
@@ -79,6 +79,8 @@ class ServedJob:
                     raise
                 return False
         self._started = True
+        if self.request.kind is not _ITEM:
+            self.request.id = self.id  # type: ignore[attr-defined]
         observers = self.service.ledger.observers
         if observers.of_starts:
             observers.tell(JobStarted(self.id, self.request.peer, self.request.local))
@@ -86,7 +88,15 @@ class ServedJob:
 
     def run(self) -> None:
         """Serve it to its end on this thread."""
-        self.end(self._serve_to_the_end())
+        error = self._serve()
+        if error is None and self._ended_as_usual():
+            return
+        self.end(error)
+
+    def begin_here(self) -> None:
+        """For a caller that calls the handler itself, on this thread."""
+        self.thread = get_ident()
+        self.stage = _HANDLER
 
     def turn(self) -> bool:
         """Serve it to its end, or until the handler parks it: then True."""
@@ -120,21 +130,17 @@ class ServedJob:
     def end(self, error: BaseException | None = None) -> None:
         """Close, record, and raise what is nobody's but the program's."""
         self._end(error)
-        if isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
+        if error is not None and isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
             raise error
 
-    def _serve_to_the_end(self) -> BaseException | None:
-        error = self._serve()
-        while error is None and self._parked():
-            error = self._call()
-        return error
-
     def _serve(self) -> BaseException | None:
-        """Open and call the handler; what went wrong comes back as a value."""
+        """Open, and call the handler, again while it parks; what went wrong comes back as a value."""
+        request, service = self.request, self.service
         try:
             self._open()
-            service = self.service
-            service.context.copy().run(service.call, self.request)
+            service.context.copy().run(service.call, request)
+            while getattr(request, "parked", False) and self._parked():
+                service.context.copy().run(service.call, request)
         except BaseException as error:
             return error
         return None
@@ -156,11 +162,14 @@ class ServedJob:
         return not request.exhausted()
 
     def _open(self) -> None:
+        service = self.service
         self.thread = get_ident()
-        self.stage = _OPEN
-        limit = self.service.deadlines.open
-        self.request.open(_NEVER if limit is None else Deadline.after(limit))
-        if self.service.authenticate is not None:
+        if getattr(self.request, "needs_opening", True):
+            self.stage = _OPEN
+            limit = service.deadlines.open
+            self.request.open(_NEVER if limit is None else Deadline.after(limit))
+        if service.authenticate is not None:
+            self.stage = _OPEN
             self.authenticate()
         self.stage = _HANDLER
 
@@ -181,6 +190,28 @@ class ServedJob:
                 self._turned_away = "not authenticated" if known else "authenticate raised"
             raise
 
+    def _ended_as_usual(self) -> bool:
+        """`_end` for nearly all, at one go; False where it is not so simple, and nothing was done yet."""
+        service = self.service
+        ledger = service.ledger
+        if (
+            not self._started or self.cancelled or self._turned_away or self.overdue is not None
+            or service.gate is not None or ledger.observers.of_completions
+        ):  # fmt: skip
+            return False
+        self.stage = _CLOSE
+        try:
+            self.request.finish(None)
+        except Exception as trouble:
+            self.record(self.judge(trouble), trouble, stage=_CLOSE)
+            return True
+        if self.cancelled or self.overdue is not None:  # meanwhile
+            self.record(self.judge(None), stage=_HANDLER)
+        elif ledger.jobs.pop(self.id, None) is not None:
+            service.permits.give()
+            ledger.count(_COMPLETED, number=self.id)
+        return True
+
     def _end(self, error: BaseException | None) -> None:
         """Close, then record.  The peer sees the end before anybody is told of it."""
         reached, self.stage = self.stage, _CLOSE
@@ -192,7 +223,7 @@ class ServedJob:
         except Exception as trouble:
             error = error or trouble
             reached = _CLOSE
-        self.record(self.judge(error), error, self._turned_away, stage=reached)
+        self.record(self.judge(error), error, self._turned_away, reached)
 
     def judge(self, error: BaseException | None) -> Status:
         """What an ending means."""
@@ -223,7 +254,7 @@ class ServedJob:
         """Book the outcome, unless it was booked before; True if this call did."""
         service = self.service
         ledger = service.ledger
-        if not ledger.claim(self):
+        if ledger.jobs.pop(self.id, None) is None:  # the one claim to its outcome, see `Ledger`
             return False
         observers = ledger.observers
         if observers.of_completions or (status is not _COMPLETED and observers.of_troubles):
@@ -312,7 +343,7 @@ class ServedJob:
         """In the child: serve, close, and say how it went; the parent's books are not touched."""
         self.service.crew.enter_child(self.request)
         with watched_by_alarm(self, self.service.deadlines):
-            error = self._serve_to_the_end()
+            error = self._serve()
         error, reached = self.overdue or error, self.stage
         try:
             self.request.finish(error)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tricorn.deadline import Deadline
 from tricorn.events import JobInfo, JobRefused, Outcome, Stage, Status
 from tricorn.observers import Observers
+from tricorn.tally import Tally
 
 if TYPE_CHECKING:
     from tricorn.board import Board
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
+_COMPLETED = Status.COMPLETED
+
 
 class Ledger:
     """Every job that was opened here ends in exactly one status.  Safe from any thread.
 
     The claim to a job's one outcome is `dict.pop`, which is atomic: whoever gets the job out of ``jobs`` records it.
-    ``boards`` are the books of worker processes, which are counted in.
+    ``boards`` are the books of worker processes, which are counted in.  Where there is no board to keep in step, the
+    two entries of each request take no lock: `tricorn.tally`.
     """
 
     def __init__(self, observers: Observers, board: Board | None = None, first_id: int = 0) -> None:
@@ -35,41 +39,61 @@ class Ledger:
         self._board = board
         self._first_id = first_id
         self._lock = threading.Lock()
+        #: Without a board: numbers given, and jobs that ended as usual.  The rest is under the lock.
+        self.numbers, self.completions = Tally(), Tally()
         self._opened = 0
         self._counts = dict.fromkeys(Status, 0)
         self._idle = threading.Condition(self._lock)
-        self._waiting = False
+        #: Somebody waits for the last job to end.
+        self.waiting = False
+
+    @property
+    def has_board(self) -> bool:
+        """Somebody in another process reads along."""
+        return self._board is not None
 
     def open(self, job: ServedJob, number: int | None = None) -> None:
         """Enter a job and give it its number: the next one, or that which it has in another process."""
         board = self._board
-        with self._lock:
-            self._opened += 1
-            job.id = self._first_id + self._opened if number is None else number
-            if board is not None:  # first the slot: a job that is counted can be named
-                board.started(job.id, job.request.peer, job.accepted_at)
+        if board is None:
+            ours = self._first_id + self.numbers.step()
+            job.id = ours if number is None else number
+        else:
+            with self._lock:
+                self._opened += 1
+                job.id = self._first_id + self._opened if number is None else number
+                board.started(job.id, job.request.peer, job.accepted_at)  # first: a job that is counted can be named
                 board.count(self._opened, self._counts)
         self.jobs[job.id] = job
 
-    def claim(self, job: ServedJob) -> bool:
-        """True for the one caller who may record this job's outcome."""
-        return self.jobs.pop(job.id, None) is not None
-
     def count(self, status: Status, n: int = 1, number: int = 0) -> None:
         """Book an outcome (of job ``number``), after the observers were told of it."""
+        if status is _COMPLETED and n == 1 and self._board is None:
+            self.completions.step()
+            if self.waiting:
+                self.wake()
+            return
         with self._lock:
             self._counts[status] += n
             if self._board is not None:
                 self._board.count(self._opened, self._counts)
                 self._board.ended(number)
-            if self._waiting:
+            if self.waiting:
                 self._idle.notify_all()
+
+    def wake(self) -> None:
+        """For whoever waits for the last job: one has ended."""
+        with self._lock:
+            self._idle.notify_all()
 
     def refuse(self, reason: str, peer: object, local: object = None) -> None:
         """Book something that a listener itself turned away."""
-        with self._lock:
-            self._opened += 1
-            number = self._first_id + self._opened
+        if self._board is None:
+            number = self._first_id + self.numbers.step()
+        else:
+            with self._lock:
+                self._opened += 1
+                number = self._first_id + self._opened
         outcome = Outcome(number, Status.REFUSED, Stage.ACCEPTED, peer, local, 0.0, detail=reason)
         self.observers.tell(JobRefused(outcome))
         self.count(Status.REFUSED)
@@ -87,7 +111,9 @@ class Ledger:
     def totals(self) -> tuple[int, dict[Status, int]]:
         """How many jobs were opened, and how many ended in each status, workers' included."""
         with self._lock:
-            opened, counts = self._opened, dict(self._counts)
+            counts = dict(self._counts)
+            counts[_COMPLETED] += self.completions.value
+            opened = self._opened + self.numbers.value  # read last: who ended has begun
         for board in list(self.boards):
             more, theirs = board.totals()
             opened += more
@@ -98,11 +124,15 @@ class Ledger:
     def wait_idle(self, deadline: Deadline) -> bool:
         """Block until every job opened in this process has its outcome, or until ``deadline``; True if so."""
         with self._lock:
-            self._waiting = True
+            self.waiting = True
             try:
-                return self._idle.wait_for(lambda: sum(self._counts.values()) >= self._opened, deadline.remaining())
+                return self._idle.wait_for(self._all_ended, deadline.remaining())
             finally:
-                self._waiting = False
+                self.waiting = False
+
+    def _all_ended(self) -> bool:
+        ended = sum(self._counts.values()) + self.completions.value  # read first: who ended has begun
+        return ended >= self._opened + self.numbers.value
 
     def describe(self, job: ServedJob) -> JobInfo:
         """One of this process's jobs, with its stack."""

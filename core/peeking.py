@@ -91,7 +91,7 @@ def ends(mask: int) -> bool:
 
 def _look(sock: Any, n: int) -> bytes:
     """MSG_PEEK past the notes of `Tracked`: looking is not receiving."""
-    receive = super(Tracked, sock).recv if isinstance(sock, Tracked) else sock.recv  # type: ignore[misc]
+    receive = sock._plain_recv if isinstance(sock, Tracked) else sock.recv
     try:
         data: bytes = receive(n, _LOOK)
     except OSError:
@@ -104,7 +104,7 @@ def _wait(sock: Any, timeout: float) -> None:
         before = sock.gettimeout()
         sock.settimeout(timeout)
         try:
-            super(Tracked, sock).recv(1, socket.MSG_PEEK)
+            sock._plain_recv(1, socket.MSG_PEEK)
         except OSError:
             pass
         finally:

@@ -116,7 +116,7 @@ class ProxyConnection(Connection):
         reader = self._reader
         assert reader is not None
         # past the notes of `Tracked`: no request is under way because of a header
-        receive = super(Tracked, self.socket).recv if isinstance(self.socket, Tracked) else self.socket.recv  # type: ignore[misc]
+        receive = self.socket._plain_recv if isinstance(self.socket, Tracked) else self.socket.recv
         try:
             looked = receive(reader.room, _sockets.MSG_PEEK)
             if not (self.required or reader.begun or (looked and begins_header(looked))):

@@ -40,6 +40,11 @@ class JobQueue:
                 self._changed.notify_all()
             yield job
 
+    def run_each(self) -> None:
+        """Run every job on this thread, one after the other, until the end."""
+        for job in self:
+            job.run()
+
     def stop(self) -> None:
         """End every iteration once the queue is empty.  Never blocks for long; twice is once."""
         with self._changed:

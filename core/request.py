@@ -38,7 +38,10 @@ class Request(Protocol):
         ...
 
     def open(self, deadline: Deadline) -> None:
-        """Make it ready for the handler, on the worker: handshakes go here.  May block until ``deadline``."""
+        """Make it ready for the handler, on the worker: handshakes go here.  May block until ``deadline``.
+
+        Not called where the request has an attribute ``needs_opening`` which is false.
+        """
         ...
 
     def finish(self, error: BaseException | None) -> None:

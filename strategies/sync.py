@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from attrs import define
 
-from tricorn.contracts import Dispatcher, Job
+from tricorn.contracts import Dispatcher, Intake, Job
 
 __all__ = ["Sync"]
 
@@ -25,6 +25,10 @@ class Sync(Dispatcher):
     def concurrency(self) -> int:
         """One."""
         return 1
+
+    def serve(self, intake: Intake) -> None:
+        """Run every job of the intake on this thread."""
+        intake.run_each()
 
     def dispatch(self, job: Job) -> None:
         """Serve ``job`` to its end, here and now."""

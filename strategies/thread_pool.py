@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from functools import partial
-from operator import methodcaller
 
 from attrs import define, field, validators
 
@@ -84,12 +81,15 @@ class ThreadPool(Dispatcher):
             raise self._errors[0]
 
     def _start(self, jobs: Intake | JobQueue) -> None:
-        run: Callable[[Job], None] = methodcaller("run") if self._lot is None else partial(_turn, self._lot)
+        lot = self._lot
 
         def work() -> None:
             try:
-                for job in jobs:
-                    run(job)
+                if lot is None:
+                    jobs.run_each()
+                else:
+                    for job in jobs:
+                        _turn(lot, job)
             except BaseException as error:
                 self._errors.append(error)
                 jobs.stop()  # accepting is broken, so serving ends, and raises it

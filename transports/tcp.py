@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import socket
 import sys
 from contextlib import suppress
@@ -127,6 +128,8 @@ class TCPListener(Listener):
     _socket_class: type[PeerSocket] = PeerSocket
     #: ``(host, port)`` or ``(host, port, flow, scope)``, by getsockname(2).
     address: object = field(init=False)
+    #: 1 from `hold_off` on; shared with processes forked meanwhile, which accept from the same socket.
+    _held_off: mmap.mmap = field(factory=lambda: mmap.mmap(-1, 1), init=False, repr=False)
     _family: int = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -143,14 +146,20 @@ class TCPListener(Listener):
         for option in self._options:
             with suppress(OSError):  # the peer is gone already, which its handler will see
                 connection.socket.setsockopt(*option)
+        if self._held_off[0] and _MIN_HOPS is not None:
+            connection.socket.setsockopt(*_MIN_HOPS[self._family], 0)
         return connection
 
     def hold_off(self) -> None:
         """Let the kernel ignore what would begin a connection, on Linux: it has a lower hop count than 255 (IP_MINTTL,
-        ip(7); IPV6_MINHOPCOUNT).  The clients try again after a second, and are refused by then."""
+        ip(7); IPV6_MINHOPCOUNT).  The clients try again after a second, and are refused by then.
+
+        A connection that is completed after this inherits the limit, and would never hear its peer: `accept` takes it
+        off again.
+        """
         if _MIN_HOPS is not None:
-            level, option = _MIN_HOPS[self._family]
-            self._socket.setsockopt(level, option, 255)
+            self._held_off[0] = 1  # first, so that nothing is accepted in between
+            self._socket.setsockopt(*_MIN_HOPS[self._family], 255)
 
     def close(self) -> None:
         """Stop listening; the kernel resets the connections that nobody accepted."""

@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 from tricorn.checks import flag, host_name, optional, refuse_option, whole_number
 from tricorn.contracts import Kind, Listener, Transport
-from tricorn.datagram import Datagram, take_packet
+from tricorn.datagram import Datagram, cut
 from tricorn.errors import PeerRefused
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
 from tricorn.listening import listening_errors
@@ -157,22 +157,29 @@ class UDPListener(Listener):
         Raises `~tricorn.errors.PeerRefused` for one above the limit, and for one from port 0, to which nobody can
         reply.
         """
-        for _ in range(_MOST_ERRORS):
+        sock, most = self._socket, self._max_packet_size
+        errors = 0
+        while True:
             try:
-                packet = self._take()
+                if self._info is not None:
+                    packet = self._info.take(sock)
+                else:  # `take_packet`, without a call of its own
+                    data, peer = sock.recvfrom(most + 1)
+                    packet = Datagram(data, peer, sock, self.address)
+                    if len(data) > most:
+                        cut(packet, most, self._deliver_truncated)
+                break
+            except BlockingIOError:
+                raise
             except OSError as error:
                 if error.errno not in _OF_AN_EARLIER_REPLY:
                     raise
-                continue
-            if packet.peer[1] == 0:
-                raise PeerRefused("a packet from port 0, which can get no reply", packet.peer)
-            return packet
-        raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending")
-
-    def _take(self) -> Datagram:
-        if self._info is None:
-            return take_packet(self._socket, self.address, self._max_packet_size, self._deliver_truncated)
-        return self._info.take(self._socket)
+                errors += 1
+                if errors == _MOST_ERRORS:
+                    raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending") from error
+        if packet.peer[1] == 0:
+            raise PeerRefused("a packet from port 0, which can get no reply", packet.peer)
+        return packet
 
     def close(self) -> None:
         """Close the socket; packets that nobody accepted are lost."""

@@ -13,6 +13,7 @@ from tricorn import inet
 from tricorn.contracts import Kind
 from tricorn.errors import ConfigurationError, ListenError
 from tricorn.transports import TCP
+from tricorn.wakeup import wait_readable
 
 LINUX = sys.platform == "linux"
 
@@ -315,3 +316,33 @@ def test_accepted_socket_blocks_where_it_inherits_that_it_does_not(loopback, mon
         connection = loopback.accept(listener)
         assert os.get_blocking(connection.socket.fileno())
         connection.close()
+
+
+@pytest.mark.skipif(not LINUX, reason="elsewhere the door is not shut by the hop count")
+@pytest.mark.parametrize(
+    ("host", "level", "option"),
+    [
+        ("127.0.0.1", socket.IPPROTO_IP, socket.IP_TTL),
+        pytest.param("::1", socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, marks=needs_ipv6),
+    ],
+)
+def test_who_gets_in_after_the_door_was_shut_is_heard(host: str, level: int, option: int) -> None:
+    """A handshake that was under way is completed; the connection must not inherit the listener's limit of hops."""
+    (listener,) = TCP(host, 0).listen()
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as client:
+        client.settimeout(10)
+        client.setsockopt(level, option, 255)  # what passes the door, in place of being quick
+        try:
+            listener.hold_off()
+            client.connect(listener.address)
+            client.setsockopt(level, option, 64)
+            wait_readable(listener.fileno(), 10)
+            connection = listener.accept()
+            client.sendall(b"heard")
+            try:
+                assert wait_readable(connection.socket.fileno(), 10)
+                assert connection.recv(10) == b"heard"
+            finally:
+                connection.finish(None)
+        finally:
+            listener.close()
