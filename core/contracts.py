@@ -216,9 +216,7 @@ class Intake(ABC):
     """What a dispatcher pulls jobs from; the one place that waits.
 
     Iterating is safe from many threads at once: each ``iter()`` waits by itself.  It takes a permit, accepts,
-    verifies, and yields the job; it ends after `stop`.
-
-    ::
+    verifies, and yields the job; it ends after `stop`::
 
         for job in intake:      # blocks until there is a job, ends when the server stops
             job.run()
@@ -229,7 +227,7 @@ class Intake(ABC):
         """Jobs as they come, until `stop`."""
 
     def run_each(self) -> None:
-        """Run every job on this thread, one after the other, until `stop`: as the loop above, and perhaps quicker."""
+        """Run every job on this thread until `stop`: as the loop above, and perhaps quicker."""
         for job in self:
             job.run()
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
-from tricorn.board import Board
 from tricorn.contracts import Dispatcher, Kind, Request
 from tricorn.deadlines import Deadlines
 from tricorn.errors import WorkerLost
@@ -26,16 +25,14 @@ from tricorn.events import (
     Outcome,
     Status,
 )
-from tricorn.forking import admit_termination
 from tricorn.ledger import Ledger
 from tricorn.observers import Observers
-from tricorn.pulse import Heart, Pulse
-from tricorn.report import Report, send_report
-from tricorn.signals import draining_signals, in_handler
 from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
+    from tricorn.board import Board
     from tricorn.engine import Engine
+    from tricorn.pulse import Pulse
 
 __all__ = ["EngineCrew"]
 
@@ -67,6 +64,8 @@ class _Reporter:
         self._channel = channel
 
     def __call__(self, event: Event) -> None:
+        from tricorn.report import Report, send_report
+
         assert isinstance(event, (JobFinished, JobRefused))
         outcome = event.outcome
         report = Report(outcome.status, outcome.stage, outcome.error, outcome.detail)
@@ -164,6 +163,10 @@ class EngineCrew:
 
 
 def _run(engine: Engine, pulse: Pulse) -> int:
+    from tricorn.forking import admit_termination
+    from tricorn.pulse import Heart
+    from tricorn.signals import draining_signals, in_handler
+
     parent = os.getppid()
     ledger, ready = engine.service.ledger, WakeUp()
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
+from importlib import import_module
 from socket import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from tricorn.admission import Admission, Permits, Wait
-from tricorn.channel_intake import ChannelIntake
 from tricorn.contracts import Dispatcher, Kind, Listener
 from tricorn.crew import EngineCrew
 from tricorn.deadline import Deadline
@@ -27,6 +27,7 @@ from tricorn.service import Service
 from tricorn.timekeeper import Timekeeper
 
 if TYPE_CHECKING:
+    from tricorn.channel_intake import ChannelIntake
     from tricorn.fullness import Fullness
 
 __all__ = ["Engine", "Plan"]
@@ -73,6 +74,8 @@ class Engine:
         self, dispatcher: Dispatcher, plan: Plan, ledger: Ledger, listeners: Sequence[Listener], *,
         channel: socket | None = None, owner: bool = True, neighbours: tuple[Fullness, int] | None = None,
     ) -> None:  # fmt: skip
+        if dispatcher.forks:  # what is imported before a fork, children need not import
+            import_module("tricorn.remote_job")
         self._owner = owner
         self._plan = plan
         self.dispatcher = dispatcher
@@ -117,6 +120,8 @@ class Engine:
 
     def _intake(self, channel: socket | None) -> ListenerIntake | ChannelIntake:
         if channel is not None:
+            from tricorn.channel_intake import ChannelIntake
+
             return ChannelIntake(channel, self.service)
         intake = ListenerIntake(list(self.listeners), self.service)
         intake.leaving.owner = self._owner

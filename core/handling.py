@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from tricorn.contracts import Kind, Shape
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tricorn.contracts import Request
     from tricorn.datagram import Datagram
 
-__all__ = ["ServerView", "adapt", "kinds_of", "name_of", "shape_of"]
+__all__ = ["CALLERS", "ServerView", "adapt", "kinds_of", "name_of", "shape_of"]
 
 T = TypeVar("T")
 
@@ -232,6 +232,15 @@ def _calling_function(handler: Callable[..., Any]) -> Callable[[Any], None]:
             _refuse_awaitable(handler, result)
 
     return serve
+
+
+#: The code of what calls classes and functions, by which a stack shows that it is inside one.
+CALLERS = frozenset(
+    code
+    for maker in (_calling_class, _calling_function)
+    for code in maker.__code__.co_consts
+    if isinstance(code, CodeType)
+)
 
 
 def _refuse_awaitable(handler: object, result: object) -> None:

@@ -11,7 +11,6 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from tricorn.contracts import Kind, Listener, Request
-from tricorn.datagram import Datagram
 from tricorn.errors import PeerRefused
 from tricorn.job import ServedJob
 from tricorn.service import Service
@@ -60,6 +59,9 @@ class PacketRun:
     def __init__(self, service: Service, listener: Listener) -> None:
         self._service = service
         self._accept = listener.accept
+        from tricorn.datagram import Datagram  # for servers of packets only
+
+        self._usual = Datagram
 
     def serve(self) -> bool:
         """A number of packets, none if there is no permit; True if nothing more was queued."""
@@ -67,7 +69,7 @@ class PacketRun:
         ledger, permits, accept = service.ledger, service.permits, self._accept
         if ledger.observers.of_completions or ledger.observers.of_starts or not permits.take():
             return False
-        context, call, jobs = service.context, service.call, ledger.jobs
+        context, call, jobs, usual = service.context, service.call, ledger.jobs, self._usual
         number, completed = ledger.numbers.step, ledger.completions.step
         job: ServedJob | None = None
         for _ in range(MOST_PACKETS):
@@ -81,7 +83,7 @@ class PacketRun:
                 continue
             except (MemoryError, OSError):
                 break  # whoever takes the next job meets it again
-            if type(packet) is not Datagram:
+            if type(packet) is not usual:
                 return self._run_alone(packet)
             if job is None:
                 job = ServedJob(packet, service)

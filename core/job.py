@@ -1,6 +1,6 @@
 """One request's whole service: open, handler, close, outcome.
 
-The hot path of every dispatcher that runs jobs in its own process.  `ServedJob._serve` is the only place that calls
+The hot path of every dispatcher that runs jobs in its own process.  `ServedJob.serve` is the only place that calls
 user code of a request, and `ServedJob._end` the only one that closes and records.
 """
 
@@ -15,20 +15,16 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, evolve, field
 
 from tricorn.admission import SHED
-from tricorn.alarm_clock import watched_by_alarm
-from tricorn.authentication import identify
 from tricorn.contracts import Crew, Kind, Shape
 from tricorn.ctrl_c import may_be_ctrl_c
 from tricorn.deadline import Deadline
 from tricorn.deadlines import due, too_long
-from tricorn.errors import AuthenticationError, FramingError, HandshakeError, WorkerLost
+from tricorn.errors import AuthenticationError
 from tricorn.events import JobFinished, JobOverdue, JobRefused, JobStarted, Outcome, Stage, Status
 from tricorn.handling import shape_of
-from tricorn.handover import send_request
-from tricorn.part_books import PartBooks
 from tricorn.peer_socket import FRESH_S
-from tricorn.report import Report
 from tricorn.service import Service
+from tricorn.verdict import judge
 
 if TYPE_CHECKING:
     from socket import socket
@@ -62,7 +58,7 @@ class ServedJob:
     overdue: TimeoutError | None = None
     overdue_by: str = ""
     _started: bool = False
-    _turned_away: str = ""
+    turned_away: str = ""
 
     def start(self) -> bool:
         """On the accepting thread: enter it in the books and verify the peer; False if it was refused."""
@@ -88,7 +84,7 @@ class ServedJob:
 
     def run(self) -> None:
         """Serve it to its end on this thread."""
-        error = self._serve()
+        error = self.serve()
         if error is None and self._ended_as_usual():
             return
         self.end(error)
@@ -133,7 +129,7 @@ class ServedJob:
         if error is not None and isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
             raise error
 
-    def _serve(self) -> BaseException | None:
+    def serve(self) -> BaseException | None:
         """Open, and call the handler, again while it parks; what went wrong comes back as a value."""
         request, service = self.request, self.service
         try:
@@ -183,11 +179,13 @@ class ServedJob:
         if service.authenticate is None or self.request.kind is not _STREAM:  # a message's peer has been looked at
             return
         try:
+            from tricorn.authentication import identify
+
             identify(self.request, service.authenticate, service.authenticate_timeout)
         except Exception as error:
             if error is not self.request.fault:
                 known = isinstance(error, AuthenticationError)
-                self._turned_away = "not authenticated" if known else "authenticate raised"
+                self.turned_away = "not authenticated" if known else "authenticate raised"
             raise
 
     def _ended_as_usual(self) -> bool:
@@ -195,7 +193,7 @@ class ServedJob:
         service = self.service
         ledger = service.ledger
         if (
-            not self._started or self.cancelled or self._turned_away or self.overdue is not None
+            not self._started or self.cancelled or self.turned_away or self.overdue is not None
             or service.gate is not None or ledger.observers.of_completions
         ):  # fmt: skip
             return False
@@ -203,10 +201,10 @@ class ServedJob:
         try:
             self.request.finish(None)
         except Exception as trouble:
-            self.record(self.judge(trouble), trouble, stage=_CLOSE)
+            self.record(judge(self, trouble), trouble, stage=_CLOSE)
             return True
         if self.cancelled or self.overdue is not None:  # meanwhile
-            self.record(self.judge(None), stage=_HANDLER)
+            self.record(judge(self, None), stage=_HANDLER)
         elif ledger.jobs.pop(self.id, None) is not None:
             service.permits.give()
             ledger.count(_COMPLETED, number=self.id)
@@ -223,30 +221,7 @@ class ServedJob:
         except Exception as trouble:
             error = error or trouble
             reached = _CLOSE
-        self.record(self.judge(error), error, self._turned_away, reached)
-
-    def judge(self, error: BaseException | None) -> Status:
-        """What an ending means."""
-        if self.cancelled:
-            return Status.CANCELLED
-        if self.overdue is not None:
-            return Status.TIMED_OUT
-        if self._turned_away is SHED and (error is None or error is self.request.fault):
-            return Status.TIMED_OUT
-        if error is None:
-            return _COMPLETED
-        if self._turned_away and self._turned_away is not SHED:
-            return Status.REFUSED
-        if isinstance(error, WorkerLost):
-            return Status.LOST
-        if error is self.request.fault:
-            if isinstance(error, TimeoutError):
-                return Status.TIMED_OUT
-            if isinstance(error, ConnectionError):
-                return Status.DISCONNECTED
-            if isinstance(error, (FramingError, HandshakeError)):
-                return Status.REFUSED
-        return Status.FAILED
+        self.record(judge(self, error), error, self.turned_away, reached)
 
     def record(
         self, status: Status, error: BaseException | None = None, detail: str = "", stage: Stage | None = None
@@ -323,6 +298,8 @@ class ServedJob:
         """With books of its own."""
         service = self.service
         if service.parts is None:
+            from tricorn.part_books import PartBooks
+
             books, crew = PartBooks(), service.crew.watching_with(watch)
             of_parts = evolve(
                 service, ledger=books.ledger, permits=books.permits, crew=crew, verify=None, authenticate=None,
@@ -341,15 +318,9 @@ class ServedJob:
 
     def run_remotely(self) -> bytes:
         """In the child: serve, close, and say how it went; the parent's books are not touched."""
-        self.service.crew.enter_child(self.request)
-        with watched_by_alarm(self, self.service.deadlines):
-            error = self._serve()
-        error, reached = self.overdue or error, self.stage
-        try:
-            self.request.finish(error)
-        except Exception as trouble:
-            error, reached = error or trouble, _CLOSE
-        return Report(self.judge(error), reached, error, self._turned_away).encode()
+        from tricorn.remote_job import run_remotely
+
+        return run_remotely(self)
 
     @property
     def crew(self) -> Crew:
@@ -358,31 +329,25 @@ class ServedJob:
 
     def hand_over(self, channel: socket, where: str = "") -> None:
         """Send the request through ``channel``, and disown it."""
-        send_request(channel, self.id, self.request)
-        self.disown(where)
+        from tricorn.remote_job import hand_over
+
+        hand_over(self, channel, where)
 
     def settle(self, report: bytes | None, ended: str = "") -> None:
         """In the parent: record what the child said, or that it said nothing."""
-        try:
-            told = None if report is None else Report.decode(report)
-        except ValueError:
-            told, ended = None, f"{ended}, and its report cannot be read"
-        if told is None:
-            status = Status.CANCELLED if self.cancelled else Status.LOST
-            self.record(status, WorkerLost(f"the process of this job {ended}"), ended)
-            return
-        status = Status.CANCELLED if self.cancelled else told.status
-        self.record(status, told.error, told.detail, told.stage)
+        from tricorn.remote_job import settle
+
+        settle(self, report, ended)
 
     @property
     def is_shed(self) -> bool:
         """It was told to give way."""
-        return self._turned_away is SHED
+        return self.turned_away is SHED
 
     def shed(self) -> None:
         """Let an idle conversation end, to make room; what its peer has sent by now is still answered."""
         connection: Any = self.request
-        self._turned_away = SHED
+        self.turned_away = SHED
         connection.give_way()
 
     def drain(self) -> None:

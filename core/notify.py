@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tricorn.engine import Engine
     from tricorn.observers import Observers
 
-__all__ = ["SEND_S", "ServiceManager", "Watchdog", "notified", "reloading", "watchdog_seconds"]
+__all__ = ["SEND_S", "ServiceManager", "Watchdog", "notified", "watchdog_seconds"]
 
 
 #: Seconds that a message waits for a service manager that does not read.
@@ -89,6 +89,15 @@ class ServiceManager:
         """Something is being read again; `ready` ends it.  The time tells it from a message of an earlier reload."""
         self.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
+    @contextmanager
+    def while_reloading(self) -> Iterator[None]:
+        """`reloading` and, in the end, `ready`."""
+        self.reloading()
+        try:
+            yield
+        finally:
+            self.ready()
+
     def turning(self) -> None:
         """The watchdog's clock begins anew."""
         self.tell("WATCHDOG=1", patience=0)
@@ -127,21 +136,9 @@ class Watchdog:
 
 
 @contextmanager
-def reloading(manager: ServiceManager | None) -> Iterator[None]:
-    """Something is read again; the service manager, if there is one, is told, and when that is over."""
-    if manager is not None:
-        manager.reloading()
-    try:
-        yield
-    finally:
-        if manager is not None:
-            manager.ready()
-
-
-@contextmanager
-def notified(engine: Engine, observers: Observers, *, asked: bool = True) -> Iterator[ServiceManager | None]:
-    """While ``engine`` serves, let the service manager know, if there is one and we are ``asked``; yields it."""
-    manager = ServiceManager.from_environment() if asked else None
+def notified(engine: Engine, observers: Observers) -> Iterator[ServiceManager | None]:
+    """While ``engine`` serves, let the service manager know, if there is one; yields it."""
+    manager = ServiceManager.from_environment()
     if manager is None:
         yield None
         return

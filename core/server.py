@@ -7,9 +7,9 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tricorn.admission import MAX_CONNECTIONS, Admission
 from tricorn.arguments import admission_of, by_name, check_seconds, deadlines_of, transports_of
@@ -22,13 +22,15 @@ from tricorn.events import DrainReport, JobInfo, ReloadFailed, ServerClosed, Ser
 from tricorn.handling import ServerView, adapt
 from tricorn.ledger import Ledger
 from tricorn.lifecycle import Lifecycle, State
-from tricorn.notify import ServiceManager, notified, reloading
 from tricorn.observe.log import LogObserver
 from tricorn.observe.refusals import RefusalCounter
 from tricorn.observers import Observer, Observers
-from tricorn.privileges import Successor
-from tricorn.server_process import ServerProcess, launch
 from tricorn.signals import draining_signals, in_handler, keyboard_interrupt, require_main_thread
+
+if TYPE_CHECKING:
+    from tricorn.notify import ServiceManager
+    from tricorn.privileges import Successor
+    from tricorn.server_process import ServerProcess
 
 __all__ = ["DRAIN_TIMEOUT_S", "MAX_CONNECTIONS", "Server"]
 
@@ -117,7 +119,7 @@ class Server:
             admission_of(admission, max_connections), drain_timeout, authenticate, authenticate_timeout,
             deadlines_of(deadlines),
         )  # fmt: skip
-        self._successor = Successor(user, group, self.transports)
+        self._successor = _successor(user, group, self.transports)
         self._refusals = RefusalCounter()
         self._observers = Observers([self._refusals, *([LogObserver()] if log else []), *observers])
         self._life = Lifecycle()
@@ -186,13 +188,14 @@ class Server:
         self._life.advance(State.BOUND, doing="bind", only_from=State.NEW)
         with ExitStack() as undo:
             undo.callback(self._life.try_advance, State.CLOSED)
-            identity = self._successor.find()
+            identity = None if self._successor is None else self._successor.find()
             listeners: list[Listener] = []
             for transport in self.transports:
                 for listener in transport.listen():
                     undo.callback(listener.close)
                     listeners.append(listener)
-            identity.assume()
+            if identity is not None:
+                identity.assume()
             undo.pop_all()
         self._addresses = tuple(listener.address for listener in listeners)
         self._engine = Engine(self.dispatcher, self._plan, Ledger(self._observers), listeners)
@@ -213,7 +216,12 @@ class Server:
         engine = self._engine_now("serve")
         self._life.advance(State.SERVING, doing="serve")
         guard = draining_signals(engine, reload=self._reload_by_signal) if signals else keyboard_interrupt(engine)
-        with guard, notified(engine, self._observers, asked=signals) as self._manager:
+        if not signals or "NOTIFY_SOCKET" not in os.environ:
+            with guard:
+                return self._serve(engine)
+        from tricorn.notify import notified
+
+        with guard, notified(engine, self._observers) as self._manager:
             return self._serve(engine)
 
     def _serve(self, engine: Engine) -> DrainReport:
@@ -246,6 +254,8 @@ class Server:
         self._thread.start()
 
     def _start_process(self, engine: Engine) -> None:
+        from tricorn.server_process import launch
+
         def serve(observers: Observers) -> None:
             self._process = None
             self._observers = engine.service.ledger.observers = observers
@@ -301,7 +311,7 @@ class Server:
         nothing needs it.  Safe from any thread, and in a signal handler.
         """
         failures = []
-        with reloading(self._manager):
+        with nullcontext() if self._manager is None else self._manager.while_reloading():
             for listener in self._engine_now("reload").listeners:
                 try:
                     listener.reload()
@@ -378,3 +388,11 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.drain()
+
+
+def _successor(user: str | int | None, group: str | int | None, transports: Sequence[Transport]) -> Successor | None:
+    if user is None and group is None:
+        return None
+    from tricorn.privileges import Successor
+
+    return Successor(user, group, transports)

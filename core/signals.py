@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
-from typing import TYPE_CHECKING
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
 
 from tricorn.errors import StateError
+from tricorn.handling import CALLERS
 from tricorn.job import ServedJob
-from tricorn.messages import Conversation
 from tricorn.wakeup import WakeUp
 
 if TYPE_CHECKING:
@@ -30,18 +31,23 @@ class DrainExpired(BaseException):
 
 def in_handler(frame: FrameType | None) -> bool:
     """True if ``frame`` was called, however deeply, by a request's handler."""
+    callers = _callers()
     while frame is not None:
-        if frame.f_code in _CALLERS:
+        if frame.f_code in callers:
             return True
         frame = frame.f_back
     return False
 
 
-#: What calls handlers: in a thread, again after `park`, as a coroutine, and a message handler's function in a loop.
-_CALLERS = frozenset(
-    call.__code__
-    for call in (ServedJob._serve, ServedJob._call, ServedJob.handle, Conversation.respond, Conversation._work)
-)
+def _callers() -> set[CodeType]:
+    """What calls handlers: in a thread, again after `park`, as a coroutine; one packet after the other; and a message
+    handler's function in a loop, where there are such."""
+    calls: list[Any] = [ServedJob.serve, ServedJob._call, ServedJob.handle]
+    if "tricorn.messages" in sys.modules:
+        from tricorn.messages import Conversation
+
+        calls += [Conversation.respond, Conversation._work]
+    return {*CALLERS, *(call.__code__ for call in calls)}
 
 
 def require_main_thread() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from attrs import define, field, validators
 
 from tricorn.checks import flag
 from tricorn.contracts import Dispatcher, Intake, Job
 from tricorn.deadline import Deadline
-from tricorn.parking import ParkingLot
 from tricorn.queue_intake import JobQueue
+
+if TYPE_CHECKING:
+    from tricorn.parking import ParkingLot
 
 __all__ = ["ThreadPool"]
 
@@ -74,6 +77,8 @@ class ThreadPool(Dispatcher):
 
     def _serve_parked(self, intake: Intake) -> None:
         self._queue = JobQueue(UNBOUNDED)  # by itself: the server admits no more than it has room for
+        from tricorn.parking import ParkingLot
+
         self._lot = ParkingLot(intake, self._queue)
         self._start(self._queue)
         self._lot.run(lambda: intake.stopped or bool(self._errors))

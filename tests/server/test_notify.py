@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tricorn import Item, Listener, Server, Transport
 from tricorn.contracts import Kind
 from tricorn.events import ServerStarted
-from tricorn.notify import ServiceManager, reloading, watchdog_seconds
+from tricorn.notify import ServiceManager, watchdog_seconds
 from tricorn.strategies import Sync, ThreadPool
 from tricorn.transports import TCP
 from tricorn.wakeup import WakeUp
@@ -235,7 +235,7 @@ def test_a_reload(service_manager: Any, tmp_path: Any, monkeypatch: pytest.Monke
     """Begins with RELOADING and the time, and ends with READY, whatever comes of it."""
     said = service_manager.hear(str(tmp_path / "notify"))
     manager = ServiceManager.from_environment(said)
-    with pytest.raises(ValueError, match="bad file"), reloading(manager):
+    with pytest.raises(ValueError, match="bad file"), manager.while_reloading():
         began = service_manager.told()
         assert began["RELOADING"] == "1"
         assert int(began["MONOTONIC_USEC"]) > 0

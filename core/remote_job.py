@@ -1,0 +1,55 @@
+"""A job that another process serves: handing it over, serving it there, and taking in how it went.
+
+Apart from `tricorn.job`, whose users mostly serve in their own process, and need none of what this imports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tricorn.alarm_clock import watched_by_alarm
+from tricorn.errors import WorkerLost
+from tricorn.events import Stage, Status
+from tricorn.handover import send_request
+from tricorn.report import Report
+from tricorn.verdict import judge
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from tricorn.job import ServedJob
+
+__all__ = ["hand_over", "run_remotely", "settle"]
+
+
+def run_remotely(job: ServedJob) -> bytes:
+    """`tricorn.contracts.Job.run_remotely`."""
+    job.service.crew.enter_child(job.request)
+    with watched_by_alarm(job, job.service.deadlines):
+        error = job.serve()
+    error, reached = job.overdue or error, job.stage
+    try:
+        job.request.finish(error)
+    except Exception as trouble:
+        error, reached = error or trouble, Stage.CLOSE
+    return Report(judge(job, error), reached, error, job.turned_away).encode()
+
+
+def hand_over(job: ServedJob, channel: socket, where: str) -> None:
+    """`tricorn.contracts.Job.hand_over`."""
+    send_request(channel, job.id, job.request)
+    job.disown(where)
+
+
+def settle(job: ServedJob, report: bytes | None, ended: str) -> None:
+    """`tricorn.contracts.Job.settle`."""
+    try:
+        told = None if report is None else Report.decode(report)
+    except ValueError:
+        told, ended = None, f"{ended}, and its report cannot be read"
+    if told is None:
+        status = Status.CANCELLED if job.cancelled else Status.LOST
+        job.record(status, WorkerLost(f"the process of this job {ended}"), ended)
+        return
+    status = Status.CANCELLED if job.cancelled else told.status
+    job.record(status, told.error, told.detail, told.stage)
