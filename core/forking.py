@@ -5,6 +5,7 @@ Sources: fork(2), pidfd_open(2), pidfd_send_signal(2), PR_SET_PDEATHSIG of prctl
 
 from __future__ import annotations
 
+import _signal
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import traceback
 import weakref
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import define
 
@@ -21,6 +22,10 @@ from tricorn.errors import ConfigurationError, StateError
 
 __all__ = ["Child", "admit_termination", "check_platform", "fork_child", "refuse_if_threaded", "retire_before_forks"]
 
+# Without the enums of `signal`: in a forked process every function called costs pages, and those took 60 calls.
+set_mask: Any = getattr(_signal, "pthread_sigmask", None)
+#: SIGCHLD: lest the program's handler reaps a child before we hold it.
+_HELD_BACK = tuple(getattr(_signal, name) for name in ("SIGTERM", "SIGCHLD") if hasattr(_signal, name))
 _PR_SET_PDEATHSIG = 1
 #: Exit status of a child in which our own code failed: EX_SOFTWARE of sysexits.h.
 EX_SOFTWARE = 70
@@ -38,7 +43,7 @@ def check_platform(what: str) -> None:
 
 def _count_threads() -> int:
     try:
-        return len(os.listdir("/proc/self/task"))
+        return os.stat("/proc/self/task").st_nlink - 2  # a folder for each, and two links for itself: proc(5)
     except OSError:
         return threading.active_count()
 
@@ -56,12 +61,12 @@ class Retiring(Protocol):
         ...
 
 
-_retiring: weakref.WeakSet[Retiring] = weakref.WeakSet()
+_retiring: list[weakref.ref[Retiring]] = []
 
 
 def retire_before_forks(owner: Retiring) -> None:
     """Call ``owner.retire()`` before this process is looked at for threads."""
-    _retiring.add(owner)
+    _retiring.append(weakref.ref(owner, _retiring.remove))
 
 
 def refuse_if_threaded(what: str) -> None:
@@ -70,8 +75,10 @@ def refuse_if_threaded(what: str) -> None:
     A child inherits every lock that another thread happens to hold, and nobody in the child will release it: in
     a test, 17 to 20 of 45 children hung for ever on a lock of the application.
     """
-    for owner in list(_retiring):
-        owner.retire()
+    for each in tuple(_retiring):
+        owner = each()
+        if owner is not None:
+            owner.retire()
     count = _count_threads()
     limit = monotonic() + LEAVING_S
     while count > 1 and _started_threads() == 1 and monotonic() < limit:
@@ -143,17 +150,16 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
     prctl = _load_prctl()  # before the fork: importing in a child costs each one
     parent = os.getpid()
     _flush()  # or the child would print our buffered output once more
-    held_back = {signal.SIGTERM, signal.SIGCHLD}  # SIGCHLD: lest the program's handler reaps it before we hold it
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, held_back)
+    mask = set_mask(_signal.SIG_BLOCK, _HELD_BACK)
     try:
         pid = os.fork()
     except OSError:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        set_mask(_signal.SIG_SETMASK, mask)
         raise
     if pid == 0:
         status = EX_SOFTWARE
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, {*mask, signal.SIGTERM})
+            set_mask(_signal.SIG_SETMASK, {*mask, _signal.SIGTERM})
             _settle_in(parent, death_signal, prctl)
             status = main()
         except BaseException:
@@ -168,19 +174,19 @@ def fork_child(main: Callable[[], int], *, death_signal: signal.Signals) -> Chil
         os.waitpid(pid, 0)
         raise
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        set_mask(_signal.SIG_SETMASK, mask)
 
 
 def admit_termination() -> None:
     """In a forked child whose SIGTERM handler is in place: let in what was held back since the fork."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    set_mask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
 
 
 def _settle_in(parent: int, death_signal: signal.Signals, prctl: Callable[..., int] | None) -> None:
-    signal.set_wakeup_fd(-1)
-    if callable(signal.getsignal(signal.SIGHUP)):
-        signal.signal(signal.SIGHUP, _nothing)  # what it means to the parent is the parent's
-    signal.signal(signal.SIGINT, _nothing)  # a handler, not SIG_IGN, which programs that it starts would inherit
+    _signal.set_wakeup_fd(-1)
+    if callable(_signal.getsignal(_signal.SIGHUP)):
+        _signal.signal(_signal.SIGHUP, _nothing)  # what it means to the parent is the parent's
+    _signal.signal(_signal.SIGINT, _nothing)  # a handler, not SIG_IGN, which programs that it starts would inherit
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != parent:  # it died before prctl could tell us

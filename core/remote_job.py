@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tricorn.alarm_clock import watched_by_alarm
+from tricorn.alarm_clock import set_alarm, stop_alarm
 from tricorn.errors import WorkerLost
 from tricorn.events import Stage, Status
 from tricorn.handover import send_request
@@ -25,8 +25,10 @@ __all__ = ["hand_over", "run_remotely", "settle"]
 def run_remotely(job: ServedJob) -> bytes:
     """`tricorn.contracts.Job.run_remotely`."""
     job.service.crew.enter_child(job.request)
-    with watched_by_alarm(job, job.service.deadlines):
-        error = job.serve()
+    watched = set_alarm(job, job.service.deadlines)
+    error = job.serve()
+    if watched:
+        stop_alarm()
     error, reached = job.overdue or error, job.stage
     try:
         job.request.finish(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 import select
 import signal
@@ -41,7 +42,7 @@ class Fork(Dispatcher):
     _epoll: select.epoll | None = field(default=None, init=False, repr=False)
     _reports: tuple[socket.socket, socket.socket] | None = field(default=None, init=False, repr=False)
     #: Holds a number for the next child's pidfd, so that where there are no more it is accepting that fails.
-    _spare: int = field(default=-1, init=False, repr=False)
+    _spare: list[int] = field(factory=list, init=False, repr=False)
     _told: dict[int, bytes] = field(factory=dict, init=False, repr=False)
     _tell_again_at: float = field(default=0.0, init=False, repr=False)
 
@@ -74,18 +75,18 @@ class Fork(Dispatcher):
         while len(self._children) >= self.max_children:
             self._reap(None)
         refuse_if_threaded("Fork")
-        os.close(self._spare)
+        os.close(self._spare.pop())
         try:
             child = fork_child(lambda: self._attend(job), death_signal=signal.SIGKILL)
             job.disown(f"process {child.pid}")
         finally:
-            self._spare = os.dup(epoll.fileno())
+            self._spare.append(os.dup(epoll.fileno()))
         self._children[child.pidfd] = (child, job)
         epoll.register(child.pidfd, select.EPOLLIN)
 
     def _attend(self, job: Job) -> int:
         """In the child: serve the one job, and tell the parent how it went."""
-        signal.signal(signal.SIGTERM, lambda number, frame: job.request.drain())
+        _signal.signal(_signal.SIGTERM, lambda number, frame: job.request.drain())
         admit_termination()
         assert self._reports is not None
         send_report(self._reports[1], job.id, job.run_remotely())
@@ -97,7 +98,7 @@ class Fork(Dispatcher):
             self._reports[0].setblocking(False)
             self._epoll = select.epoll()
             self._epoll.register(self._reports[0].fileno(), select.EPOLLIN)
-            self._spare = os.dup(self._epoll.fileno())
+            self._spare.append(os.dup(self._epoll.fileno()))
             watcher.watch(self._epoll.fileno(), self._reap)
         return self._epoll
 
@@ -140,7 +141,7 @@ class Fork(Dispatcher):
         """Give the descriptors back."""
         if self._epoll is not None and self._reports is not None:
             self._epoll.close()
-            os.close(self._spare)
+            os.close(self._spare.pop())
             for end in self._reports:
                 end.close()
             self._epoll = self._reports = None
