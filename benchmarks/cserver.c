@@ -8,7 +8,7 @@
  *   cserver --design batch    --proto udp      as many packets in a system call as there are
  *   cserver --design http     --proto tcp      the same 13 bytes to every GET
  *
- * --bufsize is what it reads at a time.  It prints "READY <proto>:<address>" and serves until SIGTERM.
+ * --once is the same as --design once, and --bufsize is what it reads at a time.  It prints "READY <proto>:<address>" and serves until SIGTERM.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -266,9 +266,11 @@ static void serve_all(int listener, int (*serve)(int)) {
 }
 
 static void parse_options(int argc, char **argv) {
-    static const struct option KNOWN[] = {{"design", 1, 0, 'd'}, {"proto", 1, 0, 'p'}, {"bufsize", 1, 0, 'b'}, {0, 0, 0, 0}};
+    static const struct option KNOWN[] = {{"design", 1, 0, 'd'}, {"proto", 1, 0, 'p'}, {"bufsize", 1, 0, 'b'},
+                                          {"once", 0, 0, 'o'},   {0, 0, 0, 0}};
     for (int which; (which = getopt_long(argc, argv, "", KNOWN, NULL)) != -1;) {
         switch (which) {
+        case 'o': options.design = "once"; break;
         case 'd': options.design = optarg; break;
         case 'p': options.proto = optarg; break;
         case 'b': options.bufsize = strtoul(optarg, NULL, 10); break;
