@@ -122,16 +122,19 @@ def run_measure(name: str, given: argparse.Namespace) -> Values:
     """All rounds of a measure, and its tables."""
     measure = MEASURES[name]
     names = [each.name for each in present([CONTENDERS[each] for each in measure.names if each in given.servers])]
-    rounds = min(given.repetitions if name == "drain" else given.rounds, measure.most_rounds)
+    rounds = measure.most_rounds if name == "drain" else min(given.rounds, measure.most_rounds)
     values: Values = defaultdict(lambda: defaultdict(dict))
     for number in range(rounds):
         for label, value_of in measure.points.items():
             for each in turn(names, number):
                 try:
-                    values[label][each][number] = value_of(each)
+                    value = value_of(each)
                 except (RuntimeError, OSError, SubprocessError) as error:
                     leave_out(f"{each} in {name}: {error}")
-        tell(f"{name}: round {number + 1} of {rounds}")
+                    continue
+                if value is not None:
+                    values[label][each][number] = value
+    tell(f"{name}: {rounds} rounds")
     print(f"\n## {name}: {measure.what}")
     for label, found in values.items():
         print(f"\n### {name} {label}\n", *table_of_values(found, measure.reference, measure.unit), sep="\n", flush=True)
@@ -178,7 +181,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm", type=float, default=0.15, help="seconds before each sample that do not count")
     parser.add_argument("--mib", type=int, default=256, help="of the bulk")
     parser.add_argument("--no-spin", action="store_true", help="let the generator sleep while it has nothing to do")
-    parser.add_argument("--repetitions", type=int, default=20, help="of idle drains, 20 at most")
     parser.add_argument("--nice", type=int, default=0, help="below 0: go before everybody else (root only)")
     parser.add_argument("--json", type=Path, default=OUT / "run.json", help="where all samples go, for charts.py too")
     given = parser.parse_args()
