@@ -30,7 +30,7 @@ CHARTS = HERE.parent / "docs" / "charts"
 COLOURS = {TRICORN: "#0072B2", STDLIB: "#E69F00", PEER: "#009E73", LIMIT: "#9A9A9A"}
 LEGEND = {TRICORN: "Tricorn", STDLIB: "standard library", PEER: "other projects", LIMIT: "C, for comparison"}
 
-WIDTH, MARGIN, TOP = 900, 20, 78
+WIDTH, MARGIN, LEGEND_AT, TOP = 900, 20, 76, 94
 ROW, BAR = 19, 13
 LABEL, VALUE = 150, 70
 PANEL_HEAD = 30
@@ -40,7 +40,8 @@ role="img" font-family="system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, 
 <title>{title}</title>
 <rect width="{width}" height="{height}" rx="6" fill="#FFFFFF" stroke="#D0D7DE"/>
 <text x="{margin}" y="28" font-size="16" font-weight="600" fill="#1F2328">{title}</text>
-<text x="{margin}" y="47" fill="#57606A">{subtitle}</text>
+<text x="{margin}" y="46" fill="#1F2328">{what}</text>
+<text x="{margin}" y="63" fill="#57606A">{how}</text>
 {body}
 </svg>
 """
@@ -132,13 +133,13 @@ def legend(families: set[str]) -> list[str]:
     parts, x = [], float(MARGIN)
     for family, name in LEGEND.items():
         if family in families:
-            parts.append(RECT.format(x=x, y=58, width=12, height=12, fill=COLOURS[family]))
-            parts.append(text(x + 17, 68, name))
+            parts.append(RECT.format(x=x, y=LEGEND_AT, width=12, height=12, fill=COLOURS[family]))
+            parts.append(text(x + 17, LEGEND_AT + 10, name))
             x += 35 + 6.6 * len(name)
     return parts
 
 
-def chart(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
+def chart(title: str, what: str, how: str, panels: Sequence[Panel]) -> str:
     """The whole file: panels two by two."""
     columns = min(len(panels), 2)
     width = (WIDTH - 2 * MARGIN) / columns
@@ -153,7 +154,8 @@ def chart(title: str, subtitle: str, panels: Sequence[Panel]) -> str:
         height=int(y + 8),
         margin=MARGIN,
         title=escape(title),
-        subtitle=escape(subtitle),
+        what=escape(what),
+        how=escape(how),
         body="\n".join(body),
     )
 
@@ -162,6 +164,7 @@ def charts_of(whole: Mapping[str, object]) -> dict[str, str]:
     """The files' texts, by workload."""
     machine = whole["environment"]
     where = f"CPython {machine['python']}, Linux {machine['linux'].split('-')[0]}, {machine['machine']}"
+    where += f", {machine['rounds']} rounds" if machine.get("rounds") else ""
     found = {}
     for name, points in whole["samples"].items():
         rates = {
@@ -171,12 +174,12 @@ def charts_of(whole: Mapping[str, object]) -> dict[str, str]:
         panels = [panel_of(point, samples, less_is_better=False) for point, samples in rates.items()]
         workload = WORKLOADS.get(name)
         if workload and panels:
-            found[name] = chart(f"{name}: {workload.what}", f"{workload.unit}, more is better; {where}", panels)
+            found[name] = chart(name, workload.what, f"{workload.unit}, more is better; {where}", panels)
     for name, points in whole["measures"].items():
         panels = [panel_of(point, values, less_is_better=True) for point, values in points.items()]
         measure = MEASURES.get(name)
         if measure and panels:
-            found[name] = chart(f"{name}: {measure.what}", f"{measure.unit}, less is better; {where}", panels)
+            found[name] = chart(name, measure.what, f"{measure.unit}, less is better; {where}", panels)
     return found
 
 

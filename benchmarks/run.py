@@ -92,7 +92,13 @@ def run_round(workload: Workload, points: list[Point], given: argparse.Namespace
             for each in order:
                 if each.name not in running or not workload.takes(each, point):
                     continue
-                options = [*workload.load(each, point), "--seconds", str(given.seconds), "--warm", str(given.warm)]
+                options = [
+                    *workload.load(each, point),
+                    "--seconds",
+                    str(given.seconds),
+                    "--warm",
+                    str(max(given.warm, point.warm)),
+                ]
                 options += ["--bytes", str(given.mib << 20)] + ["--spin"] * (workload.split and not given.no_spin)
                 try:
                     taken = sample(running[each.name], options, cpu=workload.cpus[1])
@@ -191,7 +197,9 @@ def arguments() -> argparse.Namespace:
     return given
 
 
-def write_json(path: Path, results: dict[str, Results], values: dict[str, Values], verdicts: list[str]) -> None:
+def write_json(
+    given: argparse.Namespace, results: dict[str, Results], values: dict[str, Values], verdicts: list[str]
+) -> None:
     """Every sample, for `charts.py` and for whoever wants to look closer."""
     samples = {
         workload: {
@@ -207,9 +215,10 @@ def write_json(path: Path, results: dict[str, Results], values: dict[str, Values
         for measure, points in values.items()
     }
     where = {"python": platform.python_version(), "linux": platform.release(), "machine": platform.machine()}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    where |= {"rounds": given.rounds, "seconds": given.seconds}
+    given.json.parent.mkdir(parents=True, exist_ok=True)
     whole = {"environment": where, "samples": samples, "measures": plain, "goals": verdicts}
-    path.write_text(json.dumps(whole, indent=1))
+    given.json.write_text(json.dumps(whole, indent=1))
 
 
 def main() -> None:
@@ -233,7 +242,7 @@ def main() -> None:
                 values[name] = run_measure(name, given)
     finally:
         verdicts = judge({**results, **values})
-        write_json(given.json, results, values, verdicts)
+        write_json(given, results, values, verdicts)
         if verdicts:
             print("\n## goals\n", *verdicts, sep="\n")
 

@@ -20,6 +20,11 @@ class Point:
     options: tuple[str, ...]
     conns: int = 1
 
+    @property
+    def warm(self) -> float:
+        """Seconds until so many connections may be expected to be there."""
+        return min(0.05 + self.conns / 800, 1.0)
+
 
 def _points(mode: str, conns: Iterable[int], prefix: str = "", *options: str) -> tuple[Point, ...]:
     return tuple(Point(f"{prefix}C={n}", ("--mode", mode, "--conns", str(n), *options), n) for n in conns)
