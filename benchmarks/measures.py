@@ -107,7 +107,7 @@ MEASURES: dict[str, Measure] = {
         most_rounds=3,
     ),
     "drain": Measure(
-        "from the call of drain() (ss-...: shutdown()) to its return, a second after the last client and right after it",
+        "from the call of drain() (ss-...: shutdown()) to its return, a second after the last client or right after",
         "ms",
         ("ss-sync", "ss-thread", "ss-fork", "sync", "thread", "thread-pool", "fork", "process-pool"),
         "ss-sync",
