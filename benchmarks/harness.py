@@ -25,11 +25,13 @@ from typing import IO, ClassVar
 from procfs import cpu_of_session, processes, processes_in_session
 
 __all__ = [
+    "C_SERVER",
     "HERE",
     "OUT",
     "Priority",
     "RunningServer",
     "Sample",
+    "build_c_server",
     "build_generator",
     "end_on_sigterm",
     "load",
@@ -40,6 +42,8 @@ __all__ = [
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
 GENERATOR = OUT / "loadgen"
+#: What the machine can do without an interpreter.
+C_SERVER = OUT / "cserver"
 
 #: Processors of the server and of the generator; ``None`` pins to none.
 SERVER_CPU, GENERATOR_CPU = 0, 1
@@ -57,11 +61,20 @@ STOP_S = 5.0
 
 def build_generator() -> Path:
     """Compile ``loadgen.c``, unless that was done since it last changed."""
-    source = HERE / "loadgen.c"
+    return _build(GENERATOR)
+
+
+def build_c_server() -> Path:
+    """Compile ``cserver.c``, unless that was done since it last changed."""
+    return _build(C_SERVER)
+
+
+def _build(program: Path) -> Path:
+    source = HERE / f"{program.name}.c"
     OUT.mkdir(exist_ok=True)
-    if not GENERATOR.exists() or GENERATOR.stat().st_mtime < source.stat().st_mtime:
-        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", GENERATOR, source, "-lm"], check=True)
-    return GENERATOR
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-o", program, source, "-lm"], check=True)
+    return program
 
 
 _PR_SET_PDEATHSIG = 1
@@ -110,7 +123,7 @@ def environment() -> dict[str, str]:
 
 
 class RunningServer:
-    """A server process in a session of its own.  Use it as a context manager, or `stop` it."""
+    """A server process in a session of its own: a Python script, or a program.  Use as a context manager, or `stop`."""
 
     #: The sessions of all that run now: they are not noise.
     sessions: ClassVar[set[int]] = set()
@@ -122,7 +135,7 @@ class RunningServer:
         self._log = open(OUT / f"{log}.err", "ab")  # noqa: SIM115 - closed by stop()
         self._ready = threading.Event()
         self._process = subprocess.Popen(
-            [sys.executable, *self.command],
+            [sys.executable, *self.command] if self.command[0].endswith(".py") else self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,

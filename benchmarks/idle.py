@@ -10,15 +10,14 @@ sent one line and read the answer, so that it has met the handler.  Peers that a
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import HERE, RunningServer, build_generator, end_on_sigterm, load
-from peer_lines import KINDS as PEERS
+from contenders import CONTENDERS, missing
+from harness import RunningServer, build_generator, end_on_sigterm, load
 
 IDLE = 10_000
 #: Tricorn's, by dispatcher; blocking threads can take part with ``park_idle`` alone.
@@ -29,6 +28,7 @@ OURS = (
     "asyncio",
     "asyncio?loop=uvloop",
 )
+PEERS = ("asyncio", "asyncio-streams", "uvloop", "uvloop-streams", "gevent")
 BUSY = ("--mode", "persistent", "--conns", "1", "--size", "64", "--lines", "--seconds", "2", "--warm", "0.2")
 HEAD = (
     "| server | KiB for each idle connection | requests/s alone | with the idle ones | p50 us | p99 us | threads |",
@@ -39,13 +39,16 @@ HEAD = (
 def command_of(name: str) -> list[str]:
     """How to start it."""
     if name in PEERS:
-        return [str(HERE / "peer_lines.py"), name]
-    return [str(HERE / "server.py"), "--dispatcher", name, "--handler", "lines"]
+        return CONTENDERS[f"{name}-lines"].command("tcp")
+    return CONTENDERS["selector"].command("tcp", name)
 
 
 def installed(name: str) -> bool:
     """Whether this environment has what it needs."""
-    return all(importlib.util.find_spec(package) is not None for package in ("uvloop", "gevent") if package in name)
+    contender = (
+        CONTENDERS[f"{name}-lines"] if name in PEERS else CONTENDERS["on-uvloop" if "uvloop" in name else "sync"]
+    )
+    return not missing(contender)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-/* loadgen - a single-threaded epoll load generator for echo servers on this machine.
+/* loadgen - a single-threaded epoll load generator for echo and HTTP servers on this machine.
  *
  *   gcc -O2 -Wall -Wextra -o loadgen loadgen.c -lm
  *
@@ -8,11 +8,15 @@
  *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --requests 100000         so many, then it ends
  *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --spin                    never sleep
  *   loadgen --mode persistent --addr tcp:127.0.0.1:9000 --lines                   each request ends with a line feed
+ *   loadgen --mode short      --addr tcp:127.0.0.1:9000 --once                    wait for the server to close first
+ *   loadgen --mode http       --addr tcp:127.0.0.1:9000 --conns 16 [--keepalive]  GET / on a connection each, or on few
+ *   loadgen --mode bulk       --addr tcp:127.0.0.1:9000 --bytes 268435456         so many bytes through one connection
  *
  * A closed loop: every slot sends its next request when the reply to the last one is in.  Every reply is verified (a
- * number of its own for each request, plus a filler).  It speaks to loopback addresses and Unix sockets only, and ends
- * by itself: after --warm and --seconds, or after --requests, or when --seconds pass without an end to those.  One
- * JSON object goes to stdout.
+ * number of its own for each request, plus a filler; of HTTP, the status line and the length; of the bulk, each byte).
+ * It speaks to loopback addresses and Unix sockets only, and ends by itself: after --warm and --seconds, or after
+ * --requests, or when --seconds pass without an end to those; the bulk when all is back, or after two minutes.  One
+ * JSON object goes to stdout; of the bulk, "rps" and "answered" count mebibytes.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -44,10 +48,14 @@
 #define SOURCES 64                 /* loopback addresses to connect from: more ports than TIME_WAIT can use up */
 #define MAX_EVENTS 1024
 
-enum mode { SHORT, PERSISTENT, DATAGRAM };
-static const char *const MODES[] = {"short", "persistent", "datagram"};
+#define HEAD_SIZE 8192             /* most bytes of an HTTP reply that is read in one go; longer heads are refused */
+#define BLOCK 65536                /* what the bulk consists of */
+#define BULK_LIMIT (120 * SECOND)
 
-enum state { OFF, SENDING, READING, RETRY };
+enum mode { SHORT, PERSISTENT, DATAGRAM, HTTP, BULK };
+static const char *const MODES[] = {"short", "persistent", "datagram", "http", "bulk"};
+
+enum state { OFF, SENDING, READING, ENDING, RETRY };
 
 struct slot {
     int fd;
@@ -56,16 +64,21 @@ struct slot {
     uint64_t began;    /* when this request began, on the monotonic clock */
     uint64_t number;   /* the request's own: the first eight bytes of it and of its reply */
     size_t sent, received;
+    size_t expected;   /* HTTP: length of the whole reply, once its head is in */
+    int used;          /* requests that this connection has answered */
+    char *head;        /* HTTP: the beginning of the reply */
 };
 
 static struct {
     enum mode mode;
     int lines; /* each request is a line */
     int spin; /* never sleep, so that the server need not wake us: that costs it up to 3 us for each reply */
+    int once; /* a request is over when the server has closed */
+    int keepalive;
     size_t conns, size;
-    uint64_t requests;
+    uint64_t requests, bytes;
     double seconds, warm, timeout;
-} options = {.mode = SHORT, .conns = 1, .size = 64, .seconds = 1, .warm = 0.2};
+} options = {.mode = SHORT, .conns = 1, .size = 64, .seconds = 1, .warm = 0.2, .bytes = 256ull << 20};
 
 static struct sockaddr_storage server;
 static socklen_t server_len;
@@ -78,7 +91,7 @@ static uint64_t window_end;      /* of the measured window; 0 before it */
 
 /* In the measured window only. */
 static struct {
-    uint64_t ok, errors, timeouts, mismatches, cut_short, reset, refused, late, backlog_full;
+    uint64_t ok, errors, timeouts, mismatches, cut_short, reset, refused, late, backlog_full, reconnects;
 } counts;
 
 static uint64_t now(void) {
@@ -205,7 +218,7 @@ static int open_socket(void) {
         setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
         if (bind(fd, (void *)&source, sizeof source))
             die("bind");
-        if (options.mode == PERSISTENT)
+        if (options.mode == PERSISTENT || options.mode == HTTP)
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     }
     sa_family_t unnamed = AF_UNIX;
@@ -228,6 +241,7 @@ static void hang_up(struct slot *s) {
         close(s->fd);
     s->fd = -1;
     s->watched = 0;
+    s->used = 0;
 }
 
 static void rest(struct slot *s) {
@@ -248,7 +262,8 @@ static uint64_t *counter_of(int error) {
 
 static void send_rest(struct slot *s) {
     while (s->sent < options.size) {
-        memcpy(pattern, &s->number, sizeof s->number);
+        if (options.mode != HTTP)
+            memcpy(pattern, &s->number, sizeof s->number);
         ssize_t n = send(s->fd, pattern + s->sent, options.size - s->sent, MSG_NOSIGNAL);
         if (n < 0 && (errno == EAGAIN || errno == ENOTCONN)) {
             s->state = SENDING;
@@ -273,15 +288,8 @@ static uint64_t stamp(uint64_t number) {
     return stamped;
 }
 
-static void begin(struct slot *s) {
-    if (options.requests && begun >= options.requests) {
-        hang_up(s);
-        s->state = OFF;
-        return;
-    }
-    s->number = stamp(++begun);
-    s->began = now();
-    s->sent = s->received = 0;
+static void connect_and_send(struct slot *s) {
+    s->sent = s->received = s->expected = 0;
     if (s->fd < 0) {
         s->fd = open_socket();
         if (connect(s->fd, (void *)&server, server_len) && errno != EINPROGRESS) {
@@ -298,6 +306,17 @@ static void begin(struct slot *s) {
     send_rest(s);
 }
 
+static void begin(struct slot *s) {
+    if (options.requests && begun >= options.requests) {
+        hang_up(s);
+        s->state = OFF;
+        return;
+    }
+    s->number = stamp(++begun);
+    s->began = now();
+    connect_and_send(s);
+}
+
 static void finish(struct slot *s) {
     uint64_t t = now();
     answered++;
@@ -305,7 +324,8 @@ static void finish(struct slot *s) {
         record(t - s->began);
         counts.ok++;
     }
-    if (options.mode == SHORT)
+    s->used++;
+    if (options.mode == SHORT || (options.mode == HTTP && !options.keepalive))
         hang_up(s);
     begin(s);
 }
@@ -347,8 +367,84 @@ static void receive_bytes(struct slot *s) {
         return;
     }
     s->received += (size_t)n;
-    if (s->received == options.size)
+    if (s->received < options.size)
+        return;
+    if (options.once)
+        s->state = ENDING;
+    else
         finish(s);
+}
+
+static void receive_end(struct slot *s) {
+    ssize_t n = recv(s->fd, buffer, 64, 0);
+    if (!n)
+        finish(s);
+    else if (n > 0)
+        fail(s, &counts.mismatches);
+    else if (errno != EAGAIN)
+        fail(s, counter_of(errno));
+}
+
+/* ---- HTTP */
+
+static const char *field_of(const struct slot *s, const char *name) {
+    const char *end = strstr(s->head, "\r\n\r\n"), *found = strcasestr(s->head, name);
+    return found && found < end ? found + strlen(name) : NULL;
+}
+
+/* Whether the reply's head is in; sets what to expect, or fails. */
+static int read_head(struct slot *s) {
+    s->head[s->received] = 0;
+    const char *end = strstr(s->head, "\r\n\r\n"), *length;
+    if (!end) {
+        if (s->received >= HEAD_SIZE)
+            fail(s, &counts.mismatches);
+        return 0;
+    }
+    length = field_of(s, "\r\ncontent-length:");
+    if (strncmp(s->head, "HTTP/1.", 7) || strncmp(s->head + 8, " 200 ", 5) || !length) {
+        fail(s, &counts.mismatches);
+        return 0;
+    }
+    s->expected = (size_t)(end + 4 - s->head) + strtoul(length, NULL, 10);
+    return 1;
+}
+
+static int server_closes(const struct slot *s) {
+    const char *connection = field_of(s, "\r\nconnection:");
+    while (connection && *connection == ' ')
+        connection++;
+    return connection ? !strncasecmp(connection, "close", 5) : s->head[7] == '0';
+}
+
+static void receive_http(struct slot *s) {
+    ssize_t n = s->expected ? recv(s->fd, buffer, 65536, 0) : recv(s->fd, s->head + s->received, HEAD_SIZE - s->received, 0);
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0 && s->used && !s->received) { /* it closed a connection that it had kept, as it may */
+        hang_up(s);
+        counts.reconnects++;
+        connect_and_send(s);
+        return;
+    }
+    if (n <= 0) {
+        fail(s, n ? counter_of(errno) : &counts.cut_short);
+        return;
+    }
+    s->received += (size_t)n;
+    if (!s->expected && !read_head(s))
+        return;
+    if (s->received > s->expected) {
+        fail(s, &counts.mismatches);
+        return;
+    }
+    if (s->received < s->expected)
+        return;
+    if (options.keepalive && server_closes(s)) {
+        hang_up(s);
+        counts.reconnects++;
+    }
+    finish(s);
 }
 
 static void on_event(struct slot *s, uint32_t events) {
@@ -361,8 +457,14 @@ static void on_event(struct slot *s, uint32_t events) {
         fail(s, counter_of(error));
     } else if (s->state == SENDING)
         send_rest(s);
+    else if (s->state == ENDING)
+        receive_end(s);
     else if (s->state == READING)
-        (options.mode == DATAGRAM ? receive_packet : receive_bytes)(s);
+        (options.mode == DATAGRAM ? receive_packet : options.mode == HTTP ? receive_http : receive_bytes)(s);
+}
+
+static int waits(const struct slot *s) {
+    return s->state == SENDING || s->state == READING || s->state == ENDING;
 }
 
 /* Begin again where a request failed; give up on those that take too long.  Returns how many slots are at work. */
@@ -373,7 +475,7 @@ static size_t look_after_slots(void) {
         busy += s->state != OFF;
         if (s->state == RETRY && t > s->began + RETRY_AFTER)
             begin(s);
-        else if ((s->state == SENDING || s->state == READING) && t > s->began + limit)
+        else if (waits(s) && t > s->began + limit)
             fail(s, &counts.timeouts);
     }
     return busy;
@@ -401,11 +503,74 @@ static void turn_until(uint64_t end) {
     }
 }
 
+/* ---- the bulk: all that is sent comes back, byte by byte */
+
+struct bulk {
+    int fd;
+    uint64_t sent, received;
+    char *block;
+};
+
+static void send_bulk(struct bulk *b) {
+    while (b->sent < options.bytes) {
+        size_t at = b->sent % BLOCK, length = BLOCK - at;
+        if (length > options.bytes - b->sent)
+            length = (size_t)(options.bytes - b->sent);
+        ssize_t n = send(b->fd, b->block + at, length, MSG_NOSIGNAL);
+        if (n < 0 && (errno == EAGAIN || errno == ENOTCONN))
+            return;
+        if (n < 0)
+            die("sending the bulk");
+        b->sent += (uint64_t)n;
+    }
+    struct epoll_event e = {.events = EPOLLIN};
+    epoll_ctl(poller, EPOLL_CTL_MOD, b->fd, &e);
+}
+
+static void receive_bulk(struct bulk *b) {
+    size_t at = b->received % BLOCK;
+    ssize_t n = recv(b->fd, buffer, BLOCK - at, 0);
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0)
+        die("the bulk was cut short");
+    if (memcmp(buffer, b->block + at, (size_t)n)) {
+        counts.errors++;
+        counts.mismatches++;
+    }
+    b->received += (uint64_t)n;
+}
+
+static void run_bulk(void) {
+    struct bulk b = {.fd = open_socket(), .block = malloc(BLOCK)};
+    struct epoll_event e = {.events = EPOLLIN | EPOLLOUT};
+    if (!b.block)
+        die("preparing");
+    for (size_t i = 0; i < BLOCK; i++)
+        b.block[i] = (char)(i / 64 * 31 + i);
+    if ((connect(b.fd, (void *)&server, server_len) && errno != EINPROGRESS) || epoll_ctl(poller, EPOLL_CTL_ADD, b.fd, &e))
+        die("connecting");
+    for (uint64_t limit = now() + BULK_LIMIT; b.received < options.bytes;) {
+        if (now() > limit)
+            refuse("the bulk was not back in time");
+        polls++;
+        if (epoll_wait(poller, &e, 1, options.spin ? 0 : 1000) <= 0) {
+            empty_polls++;
+            continue;
+        }
+        if (e.events & EPOLLOUT)
+            send_bulk(&b);
+        if (e.events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            receive_bulk(&b);
+    }
+    counts.ok = begun = answered = options.bytes >> 20;
+}
+
 /* The age of the oldest request without an answer: shows starvation, which a closed loop hides. */
 static double oldest_us(void) {
     uint64_t t = now(), oldest = 0;
     for (struct slot *s = slots; s < slots + options.conns; s++)
-        if ((s->state == SENDING || s->state == READING) && t - s->began > oldest)
+        if (waits(s) && t - s->began > oldest)
             oldest = t - s->began;
     return (double)oldest * 1e-3;
 }
@@ -423,7 +588,7 @@ static void report(double elapsed, double cpu) {
            quantile_us(0.5), quantile_us(0.99), quantile_us(0.999), (double)longest * 1e-3);
 #define COUNT(name) printf("\"" #name "\":%llu,", (unsigned long long)counts.name)
     COUNT(errors), COUNT(timeouts), COUNT(mismatches), COUNT(cut_short), COUNT(reset), COUNT(refused), COUNT(late);
-    COUNT(backlog_full);
+    COUNT(backlog_full), COUNT(reconnects);
     printf("\"begun\":%llu,\"answered\":%llu,\"busy\":%.4f,\"oldest_us\":%.1f}\n", (unsigned long long)begun,
            (unsigned long long)answered, busy(elapsed, cpu), oldest_us());
 }
@@ -432,7 +597,7 @@ static enum mode mode_named(const char *name) {
     for (size_t i = 0; i < sizeof MODES / sizeof *MODES; i++)
         if (!strcmp(name, MODES[i]))
             return (enum mode)i;
-    refuse("--mode is short, persistent or datagram");
+    refuse("--mode is short, persistent, datagram, http or bulk");
     return SHORT;
 }
 
@@ -440,7 +605,8 @@ static const char *parse_options(int argc, char **argv) {
     static const struct option KNOWN[] = {{"mode", 1, 0, 'm'},    {"addr", 1, 0, 'a'},     {"conns", 1, 0, 'c'},
                                           {"size", 1, 0, 's'},    {"seconds", 1, 0, 'd'},  {"warm", 1, 0, 'w'},
                                           {"timeout", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {"spin", 0, 0, 'p'},
-                                          {"lines", 0, 0, 'l'},   {0, 0, 0, 0}};
+                                          {"lines", 0, 0, 'l'},   {"once", 0, 0, 'o'},     {"keepalive", 0, 0, 'k'},
+                                          {"bytes", 1, 0, 'b'},   {0, 0, 0, 0}};
     const char *address = NULL;
     for (int which; (which = getopt_long(argc, argv, "", KNOWN, NULL)) != -1;) {
         switch (which) {
@@ -453,16 +619,24 @@ static const char *parse_options(int argc, char **argv) {
         case 't': options.timeout = atof(optarg); break;
         case 'p': options.spin = 1; break;
         case 'l': options.lines = 1; break;
+        case 'o': options.once = 1; break;
+        case 'k': options.keepalive = 1; break;
+        case 'b': options.bytes = strtoull(optarg, NULL, 10); break;
         case 'n': options.requests = strtoull(optarg, NULL, 10); break;
         default: exit(2);
         }
     }
     if (!address || !options.conns || options.size <= sizeof(uint64_t) || options.size > 65507)
         refuse("needs --addr, --conns of at least 1, and --size from 9 to 65507");
+    if ((options.once && options.mode != SHORT) || (options.keepalive && options.mode != HTTP) || options.bytes < 1 << 20)
+        refuse("--once goes with --mode short, --keepalive with --mode http, and --bytes is at least 1048576");
     if (options.timeout <= 0)
         options.timeout = options.mode == DATAGRAM ? 0.2 : 5.0;
     return address;
 }
+
+#define GET "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: loadgen\r\nAccept: */*\r\n"
+static const char GET_KEPT[] = GET "\r\n", GET_CLOSED[] = GET "Connection: close\r\n\r\n";
 
 static void prepare(void) {
     struct rlimit files;
@@ -472,6 +646,8 @@ static void prepare(void) {
     signal(SIGPIPE, SIG_IGN);
     poller = epoll_create1(EPOLL_CLOEXEC);
     slots = calloc(options.conns, sizeof *slots);
+    if (options.mode == HTTP)
+        options.size = strlen(options.keepalive ? GET_KEPT : GET_CLOSED);
     pattern = malloc(options.size);
     buffer = malloc(65536);
     if (poller < 0 || !slots || !pattern || !buffer)
@@ -480,6 +656,12 @@ static void prepare(void) {
         pattern[i] = options.lines ? (char)('a' + i % 26) : (char)(i * 7 + 13);
     if (options.lines)
         pattern[options.size - 1] = '\n';
+    if (options.mode != HTTP)
+        return;
+    memcpy(pattern, options.keepalive ? GET_KEPT : GET_CLOSED, options.size);
+    for (struct slot *s = slots; s < slots + options.conns; s++)
+        if (!(s->head = malloc(HEAD_SIZE + 1)))
+            die("preparing");
 }
 
 int main(int argc, char **argv) {
@@ -487,6 +669,12 @@ int main(int argc, char **argv) {
     parse_address(address);
     prepare();
     uint64_t start = now();
+    if (options.mode == BULK) {
+        double cpu = cpu_seconds();
+        run_bulk();
+        report((double)(now() - start) * 1e-9, cpu_seconds() - cpu);
+        return 0;
+    }
     if (options.requests) /* counted from the first one on */
         window_end = start + (uint64_t)(options.seconds * (double)SECOND);
     for (struct slot *s = slots; s < slots + options.conns; s++) {

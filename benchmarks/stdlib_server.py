@@ -36,6 +36,17 @@ def stream_handler(work: Work | None, bufsize: int) -> type[socketserver.BaseReq
     return Echo
 
 
+def once_handler(work: Work | None, bufsize: int) -> type[socketserver.BaseRequestHandler]:
+    """Echoes once; then the connection is closed."""
+
+    class EchoOnce(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            data = self.request.recv(bufsize)
+            self.request.sendall(work(data) if work else data)
+
+    return EchoOnce
+
+
 def packet_handler(work: Work | None) -> type[socketserver.BaseRequestHandler]:
     """Echoes one packet."""
 
@@ -66,6 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", default="echo", choices=sorted(WORKS))
     parser.add_argument("--bufsize", type=int, default=4096)
     parser.add_argument("--backlog", type=int, default=1024)
+    parser.add_argument("--once", action="store_true", help="close each connection after one reply")
     return parser.parse_args()
 
 
@@ -73,7 +85,8 @@ def main() -> None:
     """Serve until SIGTERM."""
     given = arguments()
     packets, work = given.proto in ("udp", "unixgram"), WORKS[given.work]
-    handler = packet_handler(work) if packets else stream_handler(work, given.bufsize)
+    echo = once_handler if given.once else stream_handler
+    handler = packet_handler(work) if packets else echo(work, given.bufsize)
     path = os.path.join(tempfile.gettempdir(), f"stdlib-bench-{os.getpid()}.sock")
     place = ("127.0.0.1", 0) if given.proto in ("tcp", "udp") else path
     server = server_class(given.kind, given.proto, given.backlog)(place, handler)

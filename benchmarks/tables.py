@@ -1,83 +1,96 @@
-"""Samples to tables: medians over the rounds, ratios inside a round."""
+"""Findings to tables: medians over the rounds, ratios inside a round."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from contenders import CONTENDERS
 from harness import Sample
-from workloads import CONTENDERS, DRAIN_GOAL_MS, GOALS, REFERENCE
 
-__all__ = ["Ratio", "Rounds", "judge", "ratio_by_cpu", "ratio_of", "table_of", "table_of_drains"]
+__all__ = ["Ratio", "Rounds", "Values", "ratio_by_cpu", "ratio_of", "table_of", "table_of_values", "values_of"]
 
 #: The samples of one contender at one point, by round.
 Rounds = Mapping[int, Sample]
-
-#: As much of a goal as cannot be told from all of it, on a shared machine.
-LEVEL = 0.97
-HEAD = (
-    (
-        "| server | requests/s | x counterpart | [min..max] | by CPU | x ss-sync | CPU us | p50 us | p99 us | oldest "
-        "| errors |"
-    ),
-    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-)
+#: The same, of what is compared alone.
+Values = Mapping[int, float]
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times the other one's rate, round by round."""
+    """How many times the other one's value, round by round."""
 
     middle: float
     least: float
     most: float
 
+    @property
+    def spread(self) -> str:
+        """From the least to the most."""
+        return f"[{self.least:.2f}..{self.most:.2f}]"
+
     def __str__(self) -> str:
-        return f"{self.middle:.2f} [{self.least:.2f}..{self.most:.2f}]"
+        return f"{self.middle:.2f} {self.spread}"
 
 
-def ratio_of(ours: Rounds, theirs: Rounds) -> Ratio | None:
-    """The ratios of the rates, of the rounds that both have one in."""
-    return _ratio([ours[n].rate / theirs[n].rate for n in _alive(ours, theirs)])
+def values_of(rounds: Mapping[int, object]) -> Values:
+    """Rates of samples, and plain values as they are; what is 0 measured nothing."""
+    found = {number: each.rate if isinstance(each, Sample) else each for number, each in rounds.items()}
+    return {number: value for number, value in found.items() if value}
 
 
-def ratio_by_cpu(ours: Rounds, theirs: Rounds) -> Ratio | None:
+def ratio_of(ours: Values, theirs: Values) -> Ratio | None:
+    """The ratios of the values, of the rounds that both have one in."""
+    return _ratio([ours[number] / theirs[number] for number in ours if number in theirs])
+
+
+def ratio_by_cpu(ours: Mapping[int, object], theirs: Mapping[int, object]) -> Ratio | None:
     """How many times as many requests the same CPU time serves."""
-    return _ratio([theirs[n].server_us / ours[n].server_us for n in _alive(ours, theirs) if ours[n].server_us])
-
-
-def _alive(ours: Rounds, theirs: Rounds) -> list[int]:
-    return [number for number in ours if number in theirs and ours[number].rate and theirs[number].rate]
+    spent = [
+        {number: each.server_us for number, each in rounds.items() if isinstance(each, Sample) and each.rate}
+        for rounds in (theirs, ours)
+    ]
+    return ratio_of(*({number: value for number, value in each.items() if value} for each in spent))
 
 
 def _ratio(found: list[float]) -> Ratio | None:
     return Ratio(median(found), min(found), max(found)) if found else None
 
 
-def table_of(samples: Mapping[str, Rounds]) -> list[str]:
+def head_of(*columns: str) -> list[str]:
+    """The first two lines of a Markdown table: names to the left, numbers to the right."""
+    return [f"| {' | '.join(columns)} |", f"|---{'|--:' * (len(columns) - 1)}|"]
+
+
+def table_of(samples: Mapping[str, Rounds], reference: str, unit: str) -> list[str]:
     """A Markdown table of one point, quickest first; for the marks see `_marks`."""
-    lines = [_row(name, samples) for name in sorted(samples, key=lambda name: -_middle(samples[name], "rate"))]
-    return [*HEAD, *lines]
+    head = head_of(
+        *("server", unit, f"x {reference}", "[min..max]", "x counterpart", "[min..max]", "by CPU", "CPU us"),
+        *("p50 us", "p99 us", "oldest ms", "errors"),
+    )
+    ordered = sorted(samples, key=lambda name: -_middle(samples[name], "rate"))
+    return [*head, *(_row(name, samples, reference) for name in ordered)]
 
 
 def _middle(rounds: Rounds, what: str) -> float:
     return median(getattr(each, what) for each in rounds.values())
 
 
-def _row(name: str, samples: Mapping[str, Rounds]) -> str:
+def _row(name: str, samples: Mapping[str, Rounds], reference: str) -> str:
     rounds = samples[name]
     counterpart = CONTENDERS[name].counterpart
-    ratio = ratio_of(rounds, samples.get(counterpart, {}))
-    by_cpu = ratio_by_cpu(rounds, samples.get(counterpart, {}))
-    reference = ratio_of(rounds, samples.get(REFERENCE, {}))
+    theirs = samples.get(counterpart, {})
+    by_reference = ratio_of(values_of(rounds), values_of(samples.get(reference, {})))
+    ratio, by_cpu = ratio_of(values_of(rounds), values_of(theirs)), ratio_by_cpu(rounds, theirs)
     cells = (
         name + _marks(rounds),
         f"{_middle(rounds, 'rate'):,.0f}",
+        f"{by_reference.middle:.2f}" if by_reference else "-",
+        by_reference.spread if by_reference else "-",
         f"{ratio.middle:.2f} {counterpart}" if ratio else "-",
-        f"[{ratio.least:.2f}..{ratio.most:.2f}]" if ratio else "-",
+        ratio.spread if ratio else "-",
         f"{by_cpu.middle:.2f}" if by_cpu else "-",
-        f"{reference.middle:.2f}" if reference else "-",
         f"{_middle(rounds, 'server_us'):.1f}",
         f"{_middle(rounds, 'p50_us'):,.0f}",
         f"{_middle(rounds, 'p99_us'):,.0f}",
@@ -94,38 +107,13 @@ def _marks(rounds: Rounds) -> str:
     return "!" * (2 * noisy > len(rounds)) + "^" * (2 * saturated > len(rounds)) + "?" * dead
 
 
-def table_of_drains(drains: Mapping[str, list[float]]) -> list[str]:
-    """How long idle servers took to stop, in milliseconds."""
-    lines = ["| server | median ms | max ms | times |", "|---|--:|--:|--:|"]
-    for name, seconds in drains.items():
-        taken = [1e3 * each for each in seconds]
-        lines.append(f"| {name} | {median(taken):.2f} | {max(taken):.2f} | {len(taken)} |")
+def table_of_values(found: Mapping[str, Values], reference: str, unit: str) -> list[str]:
+    """A Markdown table of what is the better the less of it there is, least first."""
+    lines = head_of("server", unit, "least", "most", f"x {reference}", "[min..max]", "times")
+    for name in sorted(found, key=lambda name: median(found[name].values())):
+        values = list(found[name].values())
+        ratio = ratio_of(values_of(found[name]), values_of(found.get(reference, {})))
+        compared = f"{ratio.middle:.2f} | {ratio.spread}" if ratio else "- | -"
+        middle = f"{median(values):,.2f} | {min(values):,.2f} | {max(values):,.2f}"
+        lines.append(f"| {name} | {middle} | {compared} | {len(values)} |")
     return lines
-
-
-def judge(results: Mapping[str, Mapping[str, Mapping[str, Rounds]]], drains: Mapping[str, list[float]]) -> list[str]:
-    """The goals, as far as they were measured: workload, point and contender to samples."""
-    lines = []
-    for goal in GOALS:
-        for point in goal.points:
-            samples = results.get(goal.workload, {}).get(point, {})
-            counterpart = CONTENDERS[goal.contender].counterpart
-            ratio = ratio_of(samples.get(goal.contender, {}), samples.get(counterpart, {}))
-            if ratio is not None:
-                what = f"{goal.workload} {point}: {goal.contender} at {ratio} x {counterpart}, goal {goal.times}"
-                what += f"; by CPU {ratio_by_cpu(samples[goal.contender], samples[counterpart])}"
-                lines.append(f"{_mark(ratio.middle / goal.times)} {what}")
-    return [*lines, *_judge_drains(drains.items())]
-
-
-def _judge_drains(drains: Iterable[tuple[str, list[float]]]) -> list[str]:
-    return [
-        f"{_mark(DRAIN_GOAL_MS / (1e3 * max(taken)), level=1.0)} drain: {name} at most {1e3 * max(taken):.2f} ms, "
-        f"goal below {DRAIN_GOAL_MS:.0f}"
-        for name, taken in drains
-        if CONTENDERS[name].script == "server.py"
-    ]
-
-
-def _mark(share: float, level: float = LEVEL) -> str:
-    return "reached" if share >= 1 else "level  " if share >= level else "MISSED "
