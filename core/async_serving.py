@@ -92,8 +92,8 @@ class AsyncServing:
     def _take_in(self) -> None:
         intake = self._intake
         try:
-            for _ in range(ACCEPT_BATCH):
-                job = intake.poll()
+            for number in range(ACCEPT_BATCH):
+                job = intake.poll(again=number > 0)
                 if job is None:
                     self._come_again(intake.patience())
                     break

@@ -65,8 +65,9 @@ class ChannelIntake(Intake):
     def fileno(self) -> int:
         return self._loop().fileno()
 
-    def poll(self) -> ServedJob | None:
-        self._loop().wait(0)  # runs the callbacks
+    def poll(self, *, again: bool = False) -> ServedJob | None:
+        if not again:
+            self._loop().wait(0)  # runs the callbacks
         return self._receive()
 
     def _loop(self) -> Waiter:

@@ -236,8 +236,9 @@ class Intake(ABC):
         """The next job, or ``None`` after ``timeout`` seconds or `stop`."""
 
     @abstractmethod
-    def poll(self) -> Job | None:
-        """The next job if there is one now; never blocks.  For event loops, when `fileno` is readable."""
+    def poll(self, *, again: bool = False) -> Job | None:
+        """The next job if there is one now; never blocks.  For event loops, when `fileno` is readable; ``again``: right
+        after another `poll`, which saves a system call."""
 
     @abstractmethod
     def fileno(self) -> int:

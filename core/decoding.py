@@ -51,18 +51,35 @@ class _Pieces:
         return last.endswith(b"\r")
 
 
-class Separated(Decoder):
+#: What a decoder keeps between messages: thousands of idle peers share it.
+_NOTHING = _Pieces()
+
+
+class _Keeping(Decoder):
+    """Keeps pieces, in an object that is made when the first comes."""
+
+    __slots__ = ("_kept",)
+
+    _kept: _Pieces
+
+    def _keep(self, part: bytes) -> None:
+        if self._kept is _NOTHING:
+            self._kept = _Pieces()
+        self._kept.add(part)
+
+
+class Separated(_Keeping):
     """Messages that end with a delimiter."""
 
     __slots__ = (
-        "_delimiter", "_kept", "_max", "_overlap", "_quick", "_strip_cr", "_unterminated", "_what", "fault",
+        "_delimiter", "_max", "_overlap", "_quick", "_strip_cr", "_unterminated", "_what", "fault",
     )  # fmt: skip
 
     def __init__(self, what: str, delimiter: bytes, max_length: int, *, strip_cr: bool, unterminated: bool) -> None:
         self.fault: FramingError | None = None
         self._what, self._delimiter, self._max = what, delimiter, max_length
         self._strip_cr, self._unterminated = strip_cr, unterminated
-        self._kept = _Pieces()
+        self._kept = _NOTHING
         #: The beginning of a delimiter that may go on in the next piece.
         self._overlap = b""
         #: Nothing is left of the piece before, and the delimiter cannot lie across two.
@@ -79,7 +96,7 @@ class Separated(Decoder):
             messages = data.split(self._delimiter)
             rest = messages.pop()
             if rest:
-                self._kept.add(rest)
+                self._keep(rest)
                 self._quick = False
             if self._strip_cr and _CR in data:
                 messages = [each.removesuffix(b"\r") for each in messages]
@@ -96,12 +113,12 @@ class Separated(Decoder):
         messages = data.split(self._delimiter)
         rest = messages.pop()
         if messages and self._kept.length:
-            self._kept.add(messages[0])
+            self._keep(messages[0])
             messages[0] = self._kept.take()
         if len(self._delimiter) > 1 and rest:
             rest = self._set_overlap_apart(rest)
         if rest:
-            self._kept.add(rest)
+            self._keep(rest)
         if self._strip_cr and _CR in data:
             messages = [each.removesuffix(b"\r") for each in messages]
         elif self._strip_cr and messages and messages[0].endswith(b"\r"):  # the piece before ended in it
@@ -132,7 +149,7 @@ class Separated(Decoder):
 
     def end(self, *, packet: bool = False) -> list[bytes]:
         if self._overlap:
-            self._kept.add(self._overlap)
+            self._keep(self._overlap)
             self._overlap = b""
         if not self._kept.length or self.fault is not None:
             return []
@@ -150,15 +167,15 @@ class Separated(Decoder):
         return self._kept.length + len(self._overlap)
 
 
-class _Counted(Decoder):
+class _Counted(_Keeping):
     """Messages whose length is known before they come; ``header`` bytes say it."""
 
-    __slots__ = ("_header", "_in_header", "_kept", "_wanted", "fault")
+    __slots__ = ("_header", "_in_header", "_wanted", "fault")
 
     def __init__(self, header: int) -> None:
         self.fault: FramingError | None = None
         self._header = header
-        self._kept = _Pieces()
+        self._kept = _NOTHING
         #: The length of what comes next, and whether that is a header.
         self._wanted, self._in_header = header or 1, header > 0
 
@@ -172,11 +189,11 @@ class _Counted(Decoder):
             part = data[position : position + missing]
             position += missing
             if self._kept.length:
-                self._kept.add(part)
+                self._keep(part)
                 part = self._kept.take()
             self._turn(part, messages)
         if position < end and self.fault is None:
-            self._kept.add(data[position:] if position else data)
+            self._keep(data[position:] if position else data)
         return messages
 
     def _turn(self, part: bytes, messages: list[bytes]) -> None:

@@ -269,9 +269,10 @@ class ListenerIntake(Intake):
     def fileno(self) -> int:
         return self._loop().fileno()
 
-    def poll(self) -> ServedJob | None:
-        waiter = self._loop()
-        waiter.wait(0)  # runs the callbacks, and notices a stop
+    def poll(self, *, again: bool = False) -> ServedJob | None:
+        waiter = self._loop_waiter if again and self._loop_waiter is not None else self._loop()
+        if not again:
+            waiter.wait(0)  # runs the callbacks, and notices a stop
         permits = self.service.permits
         while not self._stopped and not permits.take():
             if self._leaving.is_over:

@@ -84,10 +84,7 @@ class ServedJob:
 
     def run(self) -> None:
         """Serve it to its end on this thread."""
-        error = self.serve()
-        if error is None and self._ended_as_usual():
-            return
-        self.end(error)
+        self.end(self.serve())
 
     def begin_here(self) -> None:
         """For a caller that calls the handler itself, on this thread."""
@@ -125,6 +122,8 @@ class ServedJob:
 
     def end(self, error: BaseException | None = None) -> None:
         """Close, record, and raise what is nobody's but the program's."""
+        if error is None and self._ended_as_usual():
+            return
         self._end(error)
         if error is not None and isinstance(error, KeyboardInterrupt) and may_be_ctrl_c():
             raise error

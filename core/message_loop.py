@@ -40,6 +40,8 @@ class MessageLoop:
         self.table = PeerTable(self._poller, limits, self._opened, received, self._input_ended, room)
         self.table.shared = then is not None and then.forks
         self.table.with_inbox = then is not None
+        if then is None:
+            self.table.serve = self._serve
         #: What else is waited for, and what to do then.
         self._callbacks: dict[int, Callable[[], None]] = {}
         self._high_water = limits.high_water
@@ -76,7 +78,7 @@ class MessageLoop:
         """Turn after turn, until ``over``."""
         table, poll = self.table, self._poller.poll
         patience = self._intake.patience
-        find, serve = table.peers.get, table.read if self._parts is not None else self._serve
+        find, serve = table.peers.get, table.serve
         self.thread = get_ident()
         if self._intake.stopped:
             self._wind_down()
@@ -128,10 +130,14 @@ class MessageLoop:
     def _accept(self) -> None:
         if self._parts is not None:
             self._parts.lay_by()
+        poll = self._intake.poll
+        job = poll()
         for _ in range(ACCEPT_BATCH):
-            job = self._intake.poll()
             if job is None:
                 return
+            self._take(job)
+            job = poll(again=True)
+        if job is not None:
             self._take(job)
 
     def _take(self, job: Job) -> None:
@@ -163,12 +169,15 @@ class MessageLoop:
         """The usual course of things without ``then``, at one go: it arrives, is answered, and the answer leaves."""
         table = self.table
         try:
-            data = peer.recv(RECV_BYTES)
+            data = peer.recv(RECV_BYTES, peer.flags)
         except OSError as error:
             table.cannot_read(peer, error)
             return
         if not data or peer.out or peer.buffered is not None:
-            table.take(peer, data)
+            if not (data or peer.out or peer.inbox or peer.closing) and peer.conversation.idle:
+                table.end(peer, peer.conversation.error)  # it has said all it wanted, and was answered
+            else:
+                table.take(peer, data)
             return
         try:
             self._answer(peer, data)

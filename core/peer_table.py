@@ -7,14 +7,14 @@ peers whose time is over.  Everything belongs to the loop's thread.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
-from itertools import count
 from selectors import EVENT_READ, EVENT_WRITE
 from time import monotonic
 
+from tricorn.agenda import Agenda
 from tricorn.contracts import Job
 from tricorn.deadline import Deadline
 from tricorn.errors import FramingError
@@ -33,6 +33,8 @@ SEND_BYTES = 262_144
 #: What connections want to wait for, for the poller.
 _EVENTS = {EVENT_READ: READ, EVENT_WRITE: WRITE, EVENT_READ | EVENT_WRITE: READ | WRITE}
 _NEVER = Deadline(None)
+#: epoll forgets a descriptor that is closed, where no other process has a copy of it: epoll(7), question 6.
+_FORGETS_CLOSED = hasattr(select, "epoll")
 
 
 class PeerTable:
@@ -50,9 +52,7 @@ class PeerTable:
         self._poller = poller
         self._limits = limits
         self._opened, self._received, self._ended, self._room = opened, received, ended, room
-        #: When to look, a number that no two have in common, and at whom.
-        self._timers: list[tuple[float, int, Peer]] = []
-        self._numbers = count()
+        self._agenda = Agenda()
         self._tick = _shortest(limits)
         #: The time of this turn, by `time.monotonic`.
         self.now = monotonic()
@@ -61,6 +61,8 @@ class PeerTable:
         self._silent: dict[Peer, tuple[int, float]] = {}
         #: True where child processes hold copies of our descriptors, so that closing alone is no sign to the peer.
         self.shared = False
+        #: What to do with a peer of which nothing is known but that there is input; the loop may have a quicker way.
+        self.serve: Callable[[Peer], None] = self.read
         #: Whether peers get an inbox: an empty deque takes 600 bytes.
         self.with_inbox = False
 
@@ -98,7 +100,7 @@ class PeerTable:
             self._watch(peer)
             return
         try:
-            sent = peer.send(data)
+            sent = peer.send(data, peer.flags)
         except OSError as error:
             sent = 0
             if not peer.connection.wanted(error, EVENT_WRITE):
@@ -136,8 +138,10 @@ class PeerTable:
         if self.peers.get(peer.fd) is not peer:
             return
         del self.peers[peer.fd]
+        self._agenda.leave(peer)
         peer.closing, peer.inbox, peer.connection.keeper = True, (), None
-        self._poller.unregister(peer.fd)
+        if self.shared or not _FORGETS_CLOSED:
+            self._poller.unregister(peer.fd)
         theirs = isinstance(error, FramingError) or (isinstance(error, OSError) and error is not peer.error)
         if theirs:  # an OSError that `finish` got is the handler's own
             peer.connection.socket.fault = error
@@ -148,22 +152,24 @@ class PeerTable:
     # -- the inside
 
     def _open(self, peer: Peer) -> None:
-        try:
-            wanted = peer.connection.open_step()
-        except BaseException as error:
-            self.end(peer, error)
-            return
-        if wanted:
-            self._register(peer, _EVENTS[wanted])
-            self._look_at_the_handshake_in_time(peer)
-            return
+        if not peer.flags:  # else there is nothing to open
+            try:
+                wanted = peer.connection.open_step()
+            except BaseException as error:
+                self.end(peer, error)
+                return
+            if wanted:
+                self._register(peer, _EVENTS[wanted])
+                self._look_at_the_handshake_in_time(peer)
+                return
+            self._take_calls_again(peer)
         peer.opening, peer.quick = False, True
-        self._take_calls_again(peer)
         peer.since, peer.begun = self.now, False
         self._opened(peer)
         if self.peers.get(peer.fd) is peer:
-            self._register(peer, READ)
-            self.read(peer)  # most clients have spoken by now
+            if not peer.flags:
+                self._register(peer, READ)
+            self.serve(peer)  # most clients have spoken by now
 
     def _look_at_the_handshake_in_time(self, peer: Peer) -> None:
         left = _open_until(peer).remaining()
@@ -173,12 +179,12 @@ class PeerTable:
 
     def _take_calls_again(self, peer: Peer) -> None:
         if peer.connection.socket.fileno() == peer.fd:
-            peer._take_calls(peer.connection.socket)
+            peer.take_calls(peer.connection.socket)
 
     def read(self, peer: Peer) -> None:
         """Take in what has arrived."""
         try:
-            data = peer.recv(RECV_BYTES)
+            data = peer.recv(RECV_BYTES, peer.flags)
         except OSError as error:
             self.cannot_read(peer, error)
         else:
@@ -197,8 +203,8 @@ class PeerTable:
                 self.read(peer)
         else:
             peer.held = True
-            self._watch(peer)
             self._tell_end(peer)
+            self._watch(peer)
 
     def _tell_end(self, peer: Peer) -> None:
         try:
@@ -227,7 +233,7 @@ class PeerTable:
         try:
             if out:
                 with memoryview(out) as view:
-                    sent = peer.send(view[:SEND_BYTES])
+                    sent = peer.send(view[:SEND_BYTES], peer.flags)
                 del out[:sent]
                 peer.since = self.now
         except OSError as error:
@@ -280,17 +286,17 @@ class PeerTable:
 
     def expire(self) -> float | None:
         """End those whose time is over; returns the seconds until the next look, ``None`` if there is none."""
-        timers, now = self._timers, self.now
-        while timers and timers[0][0] <= now:
-            _, _, peer = heappop(timers)
-            if self.peers.get(peer.fd) is not peer:
+        now = self.now
+        late: list[Peer] = self._agenda.due(now)
+        for peer in late:
+            if self.peers.get(peer.fd) is not peer:  # ended by what became of those before it
                 continue
             due = self._due(peer)
             if due is not None and due <= now:
                 self._give_up(peer)
             elif due is not None or self._tick is not None:
                 self._look_after(peer, min(each for each in (due and due - now, self._tick) if each is not None))
-        return max(0.0, timers[0][0] - now) if timers else None
+        return self._agenda.pause(now)
 
     def _give_up(self, peer: Peer) -> None:
         if peer.opening and _open_until(peer).expired:
@@ -301,7 +307,7 @@ class PeerTable:
         self.end(peer, peer.error or _too_long(peer, self.now - peer.since))
 
     def _look_after(self, peer: Peer, seconds: float) -> None:
-        heappush(self._timers, (self.now + seconds, next(self._numbers), peer))
+        self._agenda.enter(peer, self.now + seconds)
 
     def _due(self, peer: Peer) -> float | None:
         deadlines = self._limits.deadlines
@@ -354,6 +360,7 @@ class PeerTable:
 
     def _turn_away(self, peer: Peer) -> None:
         del self.peers[peer.fd]
+        self._agenda.leave(peer)
         self._poller.unregister(peer.fd)
         peer.job.refuse("the server stopped during the handshake")
 

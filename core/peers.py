@@ -15,6 +15,7 @@ __all__ = ["Limits", "Peer"]
 
 # Without the notes that `PeerSocket` keeps for handlers that block.
 _recv, _send = _socket.socket.recv, _socket.socket.send
+_DONT_WAIT: int = getattr(_socket, "MSG_DONTWAIT", 0)
 
 
 @frozen
@@ -35,7 +36,8 @@ class Peer:
 
     __slots__ = (
         "added", "begun", "buffered", "busy", "closing", "connection", "context", "conversation", "dropped", "error",
-        "events", "fd", "heard", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send", "since",
+        "events", "fd", "flags", "heard", "held", "inbox", "job", "linger", "opening", "out", "quick", "recv", "send",
+        "since", "slot",
     )  # fmt: skip
 
     def __init__(self, job: Job, now: float) -> None:
@@ -45,9 +47,17 @@ class Peer:
         connection: Any = job.request
         self.connection = connection
         sock = connection.socket
-        sock.setblocking(False)
+        #: For each call, in place of a system call that makes the socket itself non-blocking: for plain ones.
+        self.flags = 0
+        if type(sock) is PeerSocket and not connection.needs_opening and _DONT_WAIT:
+            self.flags = _DONT_WAIT
+        else:
+            sock.setblocking(False)
         self.fd: int = sock.fileno()
-        self._take_calls(sock)
+        if self.flags:
+            self.recv, self.send, self.buffered = _recv.__get__(sock), _send.__get__(sock), None
+        else:
+            self.take_calls(sock)
         #: Output that the kernel has not taken; ``None`` most of the time, as each of ten thousand costs memory.
         self.out: bytearray | None = None
         #: What it is registered for.
@@ -60,6 +70,8 @@ class Peer:
         self.heard = False
         #: When the present state began: silence, a message's first byte, output that is not taken.
         self.since = now
+        #: When it is looked at next: `tricorn.agenda`.
+        self.slot = 0
         self.opening = True
         #: True while input can only mean that `PeerTable.read` is to be called.
         self.quick = False
@@ -74,7 +86,8 @@ class Peer:
         self.inbox: Any = ()
         self.busy = False
 
-    def _take_calls(self, sock: Any) -> None:
+    def take_calls(self, sock: Any) -> None:
+        """Its recv and send; again when it is open, as they may be others then."""
         if type(sock) is PeerSocket:
             self.recv, self.send = _recv.__get__(sock), _send.__get__(sock)
             #: Tells of input that no descriptor tells of, where there can be such.

@@ -78,11 +78,9 @@ class MessageHandler:
 
     def converse(self, request: Any) -> Conversation:
         """Begin a conversation; no I/O."""
-        return Conversation(self, self._call_for(request))
+        return Conversation(self, self._call_for(request) if self.extras else self.function)
 
     def _call_for(self, request: Any) -> Callable[[Any], object]:
-        if not self.extras:
-            return self.function
         given = {name: getattr(request, name, None) for name in self.extras if name != "state"}
         if "state" in self.extras:
             given["state"] = self._state()
