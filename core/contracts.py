@@ -237,8 +237,8 @@ class Intake(ABC):
 
     @abstractmethod
     def poll(self, *, again: bool = False) -> Job | None:
-        """The next job if there is one now; never blocks.  For event loops, when `fileno` is readable; ``again``: right
-        after another `poll`, which saves a system call."""
+        """The next job if there is one now; never blocks.  For event loops, when `fileno` is readable.  ``again``: right
+        after another `poll`; saves a call."""
 
     @abstractmethod
     def fileno(self) -> int:

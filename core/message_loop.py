@@ -179,18 +179,37 @@ class MessageLoop:
             else:
                 table.take(peer, data)
             return
+        if peer.inbox:  # those before are waiting for the peer to read
+            table.take(peer, data)
+            return
+        conversation = peer.conversation
         try:
-            self._answer(peer, data)
+            replies = peer.context.run(conversation.respond, data, self._high_water)
         except Exception as error:  # a decoder of somebody's that broke
             table.finish(peer, error)
+            return
+        if not replies or conversation.error is not None or conversation.left:
+            self._reply(peer, replies)
+            return
+        peer.since, peer.begun, peer.heard = table.now, False, True
+        try:  # `PeerTable.send`, where nothing is kept, and the kernel takes it all
+            sent = peer.send(replies, peer.flags)
+        except OSError:
+            sent = 0  # what it is, the next try tells
+        if sent < len(replies):
+            table.send(peer, replies[sent:])
 
     def _answer(self, peer: Peer, data: bytes) -> None:
         """Without ``then``: call the function here and now."""
-        table, conversation = self.table, peer.conversation
+        conversation = peer.conversation
         if peer.inbox:  # those before are waiting for the peer to read
             self._put_by(peer, conversation.decode(data))
             return
-        replies = peer.context.run(conversation.respond, data, self._high_water)
+        self._reply(peer, peer.context.run(conversation.respond, data, self._high_water))
+
+    def _reply(self, peer: Peer, replies: bytes) -> None:
+        """What came of it all: output, messages that were not come to, an end."""
+        table, conversation = self.table, peer.conversation
         if replies:
             if not peer.out:
                 peer.since = table.now

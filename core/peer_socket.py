@@ -97,8 +97,10 @@ class Tracked:
         finally:
             self.waiting = False
         if data:
-            if not self.engaged:
-                self._engage()
+            if not self.engaged:  # `_engage`, without the call
+                self.engaged = True
+                self.engaged_at = monotonic()
+                self.received_before = self.received
             self.received += len(data)
         elif self.expired is not None:
             raise self.expired
