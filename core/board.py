@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Mapping
 from time import monotonic
 
-from tricorn.events import Event, JobFinished, JobInfo, JobRefused, Stage, Status
+from tricorn.events import Event, JobFinished, JobInfo, JobRefused, Outcome, Stage, Status
 from tricorn.wire import MAX_PACKET, decode_event, encode_event
 
 __all__ = ["Board"]
@@ -108,16 +108,22 @@ class Board:
                 return events
             try:
                 event = decode_event(packet)
-                self._note(event)
-            except (AttributeError, ValueError):
+            except ValueError:
                 continue  # no packet of ours; who supervises lives on
-            events.append(event)
+            if isinstance(event, Event) and self._is_sound(event):
+                events.append(event)
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, (JobFinished, JobRefused)):
-            self.told[event.outcome.id] = event.outcome.status
-            while len(self.told) > 2 * self._slots:
-                del self.told[next(iter(self.told))]
+    def _is_sound(self, event: Event) -> bool:
+        """Note how a job ended; False for an event that says nonsense of one."""
+        if not isinstance(event, (JobFinished, JobRefused)):
+            return True
+        outcome: object = event.outcome
+        if not (isinstance(outcome, Outcome) and isinstance(outcome.status, Status) and isinstance(outcome.id, int)):
+            return False
+        self.told[outcome.id] = outcome.status
+        while len(self.told) > 2 * self._slots:
+            del self.told[next(iter(self.told))]
+        return True
 
     def totals(self) -> tuple[int, dict[Status, int]]:
         """How many jobs the worker opened, and how many ended in each status."""

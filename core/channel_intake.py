@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from tricorn.contracts import Crew, Intake
 from tricorn.events import Stage, Status
@@ -60,6 +61,8 @@ class ChannelIntake(Intake):
         number, request = received
         job = ServedJob(request, self.service)
         self.service.ledger.open(job, number)
+        with suppress(AttributeError):
+            request.id = number  # type: ignore[attr-defined]
         return job
 
     def fileno(self) -> int:

@@ -75,8 +75,7 @@ class Connection:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "open" in vars(cls):
-            cls.needs_opening = True
+        cls.needs_opening = cls.open is not Connection.open
 
     @property
     def local(self) -> object:

@@ -237,8 +237,7 @@ class Intake(ABC):
 
     @abstractmethod
     def poll(self, *, again: bool = False) -> Job | None:
-        """The next job if there is one now; never blocks.  For event loops, when `fileno` is readable.  ``again``: right
-        after another `poll`; saves a call."""
+        """The next job, if there is one now.  For event loops, when `fileno` is readable; ``again``: after another."""
 
     @abstractmethod
     def fileno(self) -> int:

@@ -61,6 +61,10 @@ class Datagram:
     #: How many bytes were cut off, where that is known.
     missing: int = 0
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.needs_opening = cls.open is not Datagram.open
+
     @property
     def full_length(self) -> int | None:
         """The length in bytes that the packet was sent with; ``None`` if it is truncated and nobody counted.

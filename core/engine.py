@@ -217,7 +217,8 @@ class Engine:
     def _tell_intake(self, deadline: Deadline) -> None:
         """By when it must have accepted the last of those that are queued."""
         if isinstance(self.intake, ListenerIntake):
-            self.intake.leaving.deadline = deadline
+            leaving = self.intake.leaving
+            leaving.deadline = deadline if leaving.deadline is None else leaving.deadline.sooner(deadline)
 
     def end(self) -> DrainReport:
         """On the serving thread (or where nobody serves): close, wait for the jobs, close the rest."""

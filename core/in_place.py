@@ -17,6 +17,7 @@ from tricorn.service import Service
 
 if TYPE_CHECKING:
     from tricorn.intake import ListenerIntake
+    from tricorn.leaving import Leaving
 
 __all__ = ["PacketRun", "run_each"]
 
@@ -36,9 +37,12 @@ def run_each(intake: ListenerIntake) -> None:
     try:
         while (job := intake.take(waiter, None, empty=empty)) is not None:
             job.run()
-            empty = run is not None and run.serve()
             served += 1
-            if not served % LOOK_EVERY:
+            if run is not None:
+                served += run.serve()
+                empty = run.empty
+            if served >= LOOK_EVERY:
+                served = 0
                 waiter.wait(0)  # for what is watched: the queue may never be empty
     finally:
         waiter.close()
@@ -50,41 +54,47 @@ def _packet_run(intake: ListenerIntake) -> PacketRun | None:
     if len(intake.listeners) != 1 or intake.listeners[0].kind is not Kind.DATAGRAM:
         return None
     asked = service.gate is not None or service.verify is not None or service.deadlines.request is not None
-    return None if asked or service.ledger.has_board else PacketRun(service, intake.listeners[0])
+    return None if asked or service.ledger.has_board else PacketRun(service, intake.listeners[0], intake.leaving)
 
 
 class PacketRun:
     """Serves what is queued at ``listener``.  Belongs to one thread."""
 
-    def __init__(self, service: Service, listener: Listener) -> None:
+    def __init__(self, service: Service, listener: Listener, leaving: Leaving) -> None:
         self._service = service
+        self._leaving = leaving
+        #: Nothing more was queued after the last run.
+        self.empty = False
         self._accept = listener.accept
         from tricorn.datagram import Datagram  # for servers of packets only
 
         self._usual = Datagram
 
-    def serve(self) -> bool:
-        """A number of packets, none if there is no permit; True if nothing more was queued."""
-        service = self._service
-        ledger, permits, accept = service.ledger, service.permits, self._accept
+    def serve(self) -> int:
+        """A number of packets, and returns how many; none if there is no permit, and no more once the server stops."""
+        service, leaving = self._service, self._leaving
+        ledger, permits, accept, usual = service.ledger, service.permits, self._accept, self._usual
+        self.empty = False
         if ledger.observers.of_completions or ledger.observers.of_starts or not permits.take():
-            return False
-        context, call, jobs, usual = service.context, service.call, ledger.jobs, self._usual
+            return 0
+        context, call, jobs = service.context, service.call, ledger.jobs
         number, completed = ledger.numbers.step, ledger.completions.step
         job: ServedJob | None = None
-        for _ in range(MOST_PACKETS):
+        served = 0
+        while served < MOST_PACKETS and not leaving.begun:
+            served += 1
             try:
                 packet = accept()
             except BlockingIOError:
-                permits.give()
-                return True
+                self.empty = True
+                break
             except PeerRefused as refusal:
                 ledger.refuse(refusal.reason, refusal.peer)
                 continue
             except (MemoryError, OSError):
                 break  # whoever takes the next job meets it again
             if type(packet) is not usual:
-                return self._run_alone(packet)
+                return served + self._run_alone(packet)
             if job is None:
                 job = ServedJob(packet, service)
                 job.start()
@@ -97,19 +107,19 @@ class PacketRun:
                 context.copy().run(call, packet)
             except BaseException as error:
                 job.end(error)
-                return False
+                return served
             if job.cancelled or jobs.pop(job.id, None) is None:
                 job.end(None)
-                return False
+                return served
             completed()
             if ledger.waiting:
                 ledger.wake()
         permits.give()
-        return False
+        return served
 
-    def _run_alone(self, packet: Request) -> bool:
+    def _run_alone(self, packet: Request) -> int:
         """One of somebody else's making, which may need to be opened, and to be finished."""
         job = ServedJob(packet, self._service)
         job.start()
         job.run()
-        return False
+        return 0

@@ -109,6 +109,9 @@ class ListenerIntake(Intake):
         """
         permits, leaving = self.service.permits, self._leaving
         while not self._stopped:
+            if leaving.begun and leaving.is_overdue:  # the queue may never be empty
+                self._finish()
+                break
             last_chance = leaving.begun and leaving.is_time
             permitted = permits.take()
             if permitted:
@@ -210,8 +213,6 @@ class ListenerIntake(Intake):
                 self._doorman.call()
         return started
 
-    # -- at the door: see `tricorn.overload`
-
     def appoint_doorman(self) -> None:
         """Those who pull are going to be busy with what they pulled."""
         if self._gate is not None and self._gate.acts:
@@ -263,8 +264,6 @@ class ListenerIntake(Intake):
             self.service.ledger.observers.tell(AcceptPaused(error, PAUSE_S, suppressed))
         else:
             self._suppressed += 1
-
-    # -- for event loops
 
     def fileno(self) -> int:
         return self._loop().fileno()

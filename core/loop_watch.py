@@ -20,6 +20,8 @@ __all__ = ["LoopWatch"]
 
 #: Characters of a stack that are told, the innermost.
 STACK_CHARS = 8_000
+#: Seconds that an observer has at the end.
+LAST_WORD_S = 0.5
 
 
 class LoopWatch:
@@ -52,7 +54,7 @@ class LoopWatch:
         self._over.set()
         thread, self._thread = self._thread, None
         if thread is not None:
-            thread.join()
+            thread.join(LAST_WORD_S)  # it may be telling an observer, which may be waiting for us
 
     def answer(self) -> None:
         """In the loop: here I am."""

@@ -81,9 +81,10 @@ class Tracked:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         beyond: Any = super()
-        cls._plain_recv = beyond.recv
-        cls._plain_recv_into = beyond.recv_into
-        cls._plain_sendall = beyond.sendall
+        if hasattr(beyond, "sendall"):  # not in a mix-in that has no socket class yet
+            cls._plain_recv = beyond.recv
+            cls._plain_recv_into = beyond.recv_into
+            cls._plain_sendall = beyond.sendall
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """`socket.socket.recv`, noted."""
@@ -240,6 +241,8 @@ class Tracked:
 
 
 _close = _socket.socket.close
+#: False where somebody has put a socket of another make in the place of `socket.socket`.
+_DIRECT = issubclass(socket.socket, _socket.socket)
 
 
 class PeerSocket(Tracked, socket.socket):
@@ -247,7 +250,7 @@ class PeerSocket(Tracked, socket.socket):
 
     def close(self) -> None:
         """`socket.socket.close`; without files made of it that is close(2) at once."""
-        if self.has_files:
+        if self.has_files or not _DIRECT:
             super().close()
         else:
             self._closed = True

@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 from attrs import field, frozen
@@ -58,6 +59,14 @@ def _check_socket_files(transports: Iterable[Any]) -> None:
             )
 
 
+#: What is imported when it is needed, and could perhaps not be read by another user.
+LATER = (
+    "alarm_clock", "authentication", "board", "channel_intake", "connection", "datagram", "doorman", "forking",
+    "fullness", "messages", "notify", "overload", "parking", "part_books", "pulse", "remote_job", "report",
+    "server_process", "signals",
+)  # fmt: skip
+
+
 @frozen
 class Successor:
     """Who a server is to be once it is bound, as it was told; ``None`` for whoever it is.
@@ -76,7 +85,9 @@ class Successor:
             _check_socket_files(self.transports)
 
     def find(self) -> Identity:
-        """`find_identity`; the present one where no other was asked for."""
+        """`find_identity`; the present one where no other was asked for.  Imports what may be needed later."""
+        for module in LATER:
+            import_module(f"tricorn.{module}")
         return PRESENT if self.user is None else find_identity(self.user, self.group)
 
 

@@ -65,7 +65,7 @@ class Report:
             packet = json.loads(data)
             error = RemoteError(*packet["error"]) if "error" in packet else None
             return cls(Status(packet["status"]), Stage(packet["stage"]), error, packet["detail"])
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError) as error:
             raise ValueError(f"{data[:100]!r} is no report") from error
 
 
@@ -87,7 +87,7 @@ def receive_report(channel: socket) -> tuple[int, bytes] | None:
         packet = channel.recv(MAX_REPORT + _NUMBER.size)
     except (BlockingIOError, ConnectionError):
         return None
-    if not packet:
+    if len(packet) < _NUMBER.size:  # the end, or nobody's report
         return None
     (number,) = _NUMBER.unpack_from(packet)
     return number, packet[_NUMBER.size :]

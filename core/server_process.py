@@ -203,7 +203,7 @@ class ServerProcess:
             try:
                 kind, value = json.loads(packet)
                 self._take_in(kind, decode_value(value))
-            except (AttributeError, TypeError, ValueError):
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
                 continue  # no packet of ours; the thread has to live on
 
     def _take_in(self, kind: str, value: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+from contextlib import suppress
 from time import monotonic
 from typing import ClassVar
 
@@ -75,14 +76,15 @@ class Fork(Dispatcher):
         while len(self._children) >= self.max_children:
             self._reap(None)
         refuse_if_threaded("Fork")
-        os.close(self._spare.pop())
-        try:
-            child = fork_child(lambda: self._attend(job), death_signal=signal.SIGKILL)
-            job.disown(f"process {child.pid}")
-        finally:
+        if not self._spare:  # there was none to be had after the last one
             self._spare.append(os.dup(epoll.fileno()))
+        os.close(self._spare.pop())
+        child = fork_child(lambda: self._attend(job), death_signal=signal.SIGKILL)
         self._children[child.pidfd] = (child, job)
         epoll.register(child.pidfd, select.EPOLLIN)
+        job.disown(f"process {child.pid}")
+        with suppress(OSError):
+            self._spare.append(os.dup(epoll.fileno()))
 
     def _attend(self, job: Job) -> int:
         """In the child: serve the one job, and tell the parent how it went."""
@@ -141,7 +143,8 @@ class Fork(Dispatcher):
         """Give the descriptors back."""
         if self._epoll is not None and self._reports is not None:
             self._epoll.close()
-            os.close(self._spare.pop())
+            while self._spare:
+                os.close(self._spare.pop())
             for end in self._reports:
                 end.close()
             self._epoll = self._reports = None

@@ -28,7 +28,10 @@ class Sync(Dispatcher):
 
     def serve(self, intake: Intake) -> None:
         """Run every job of the intake on this thread."""
-        intake.run_each()
+        if type(self).dispatch is Sync.dispatch:
+            intake.run_each()
+        else:
+            super().serve(intake)
 
     def dispatch(self, job: Job) -> None:
         """Serve ``job`` to its end, here and now."""

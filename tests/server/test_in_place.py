@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from tricorn import Deadlines, Server
+from tricorn.connection import Connection
 from tricorn.datagram import Datagram
 from tricorn.events import JobFinished, JobStarted, Status
 from tricorn.strategies import Sync, ThreadPool
@@ -141,7 +142,9 @@ def test_one_that_is_stuck_at_the_end_is_named(here: Any) -> None:
             assert client.recv(10) == b"first"
             client.send(b"stuck")
             assert served.acquire(timeout=BOUND)
-            (job,) = server.jobs()
+            while len(jobs := server.jobs()) > 1:
+                pass  # the first has answered, and is about to end
+            (job,) = jobs
             assert job.peer == client.getsockname()
             report = server.drain(0)
         go.set()
@@ -194,3 +197,73 @@ def test_a_tally_counts_every_step() -> None:
         thread.join()
     assert tally.value == 40_000
     assert sorted(seen) == list(range(1, 40_001))
+
+
+def test_a_run_ends_with_the_server(here: Any) -> None:
+    """What is queued at a stop is served for a moment, and not to the end."""
+    served: list[bytes] = []
+    go, first = threading.Event(), threading.Event()
+
+    def answer(packet: Datagram) -> None:
+        served.append(packet.data)
+        first.set()
+        go.wait(BOUND)
+
+    with Server(UDP("127.0.0.1", 0), here(), answer, log=False) as server:
+        server.start()
+        with sender(server.address) as client:
+            for n in range(MANY):
+                client.send(b"%03d" % n)
+            assert first.wait(BOUND)
+            server.request_stop()
+            threading.Event().wait(0.2)  # longer than packets are waited for
+            go.set()
+            report = server.drain(BOUND)
+    assert report.clean
+    assert report.accepted == len(served) < MANY // 2
+
+
+class Opening:
+    """A mix-in that opens."""
+
+    opened: ClassVar[list[str]] = []
+
+    def open(self, deadline: object) -> None:
+        self.opened.append(type(self).__name__)
+
+
+class OpenedConnection(Opening, Connection):
+    pass
+
+
+class OpenedDatagram(Opening, Datagram):
+    pass
+
+
+def test_whoever_opens_is_opened() -> None:
+    """By a method of its own, or of a base."""
+    assert OpenedConnection.needs_opening
+    assert OpenedDatagram.needs_opening
+    assert not type("Plain", (Connection,), {}).needs_opening
+
+
+class Counting(Sync):
+    """Overrides what every dispatcher may override."""
+
+    def dispatch(self, job: Any) -> None:
+        counted.append(job.id)
+        super().dispatch(job)
+
+
+counted: list[int] = []
+
+
+def test_a_sync_with_a_dispatch_of_its_own() -> None:
+    """Is asked for each job."""
+    with Server(UDP("127.0.0.1", 0), Counting(), lambda packet: packet.reply(b".")) as server:
+        server.start()
+        with sender(server.address) as client:
+            for number in (1, 2, 3):
+                client.send(b"a")
+                client.recv(1)
+                assert counted == list(range(1, number + 1))

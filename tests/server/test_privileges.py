@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tricorn import Server
+from tricorn import Server, privileges
 from tricorn.errors import ConfigurationError, IncompatibleParts, ListenError, PrivilegeError
 from tricorn.lifecycle import State
-from tricorn.privileges import Identity, find_identity
+from tricorn.privileges import LATER, Identity, find_identity
 from tricorn.strategies import Sync
 from tricorn.transports import TCP, TLS, ProxyProtocol, UnixDatagram, UnixStream
 
@@ -24,10 +26,11 @@ as_root = pytest.mark.skipif(
 
 #: Who everywhere has nothing, and a group that it is not in by itself.
 NOBODY = 65534
+PARTS = ("strategies", "transports", "handlers", "observe")
 
 SETUP = """
     import encodings.idna, os, socket, sys, threading
-    import tricorn.fullness, tricorn.overload, tricorn.forking, ctypes, traceback  # nobody might not be able to later
+    import ctypes, traceback  # nobody might not be able to later
     from tricorn import Server, errors
     from tricorn.strategies import *
     from tricorn.transports import TCP, UnixStream
@@ -328,3 +331,20 @@ def test_a_port_that_is_taken(kernel: Kernel) -> None:
         with pytest.raises(ListenError, match="another program listens there"):
             second.bind()
     assert kernel.calls == []
+
+
+#: What is imported in functions, and not while a server serves: by names, by the facade, by a table's first connection.
+BEFORE = {"legacy", "leases", "names", "plugins", "privileges"}
+
+
+def test_whatever_is_imported_later_is_there_before() -> None:
+    """The new user might not be allowed to read the package."""
+    folder = Path(privileges.__file__).parent
+    later = set()
+    for path in [*folder.glob("*.py"), *(each for part in PARTS for each in (folder / part).glob("*.py"))]:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                imports = [each for each in ast.walk(function) if isinstance(each, ast.ImportFrom)]
+                later |= {name.split(".")[1] for each in imports if (name := each.module or "").startswith("tricorn.")}
+    assert later - BEFORE - set(LATER) == set()
+    assert {"authentication", "parking"} <= later

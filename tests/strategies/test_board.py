@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tricorn.board import Board
 from tricorn.events import JobFinished, Outcome, Stage, Status
+from tricorn.report import Report, receive_report
 from tricorn.wire import decode_event, encode_event
 
 NONSENSE = [
@@ -16,12 +19,18 @@ NONSENSE = [
     b'{"JobFinished": {"outcome": 5}}',
     b'{"JobFinished": {"outcome": {"JobInfo": [24, "toy"]}}}',
     b'{"JobFinished": {}}',
+    b"5",
+    b'{"JobFinished": {"outcome": {"Outcome": {"id": 1, "status": "x", "stage": 1, "peer": 1, "local": 0, "age": 2}}}}',
     b'{"Unheard": {}}',
     b'{"a": {}, "b": {}}',
     b'{"bytes": 5}',
     b'{"OSError": 5}',
     b'{"RemoteError": {"a": 1}}',
 ]
+
+
+#: What cannot even be decoded.
+NO_RECORDS = [each for each in NONSENSE if each != b"5" and (b"Finished" not in each or b"{}" in each)]
 
 
 def test_nonsense_costs_nothing_but_itself() -> None:
@@ -38,7 +47,9 @@ def test_nonsense_costs_nothing_but_itself() -> None:
         board.close()
 
 
-@pytest.mark.parametrize("packet", [each for each in NONSENSE if b"Finished" not in each or b"{}" in each])
+@pytest.mark.parametrize(
+    "packet", [each for each in NONSENSE if each != b"5" and (b"Finished" not in each or b"{}" in each)]
+)
 def test_only_one_error(packet: bytes) -> None:
     """What is no record of ours raises `ValueError`."""
     with pytest.raises(ValueError, match="."):
@@ -49,3 +60,14 @@ def test_there_and_back() -> None:
     """A record arrives as it was."""
     event = JobFinished(Outcome(7, Status.FAILED, Stage.HANDLER, ("::1", 5, 0, 0), None, 0.5, None, "d"))
     assert decode_event(encode_event(event)) == event
+
+
+def test_nonsense_in_place_of_a_report() -> None:
+    """Of a forked child: too short is none, and too deep is no report."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        theirs.send(b"abc")
+        assert receive_report(ours) is None
+        for text in (b"[" * 50_000, b"5", b"{}", b'{"status": [], "stage": 1, "detail": 2}'):
+            with pytest.raises(ValueError, match="report|Expecting|valid"):
+                Report.decode(text)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -260,3 +261,47 @@ def test_death_of_the_program(way: str, dispatcher: str, script: Script, dial: D
                 dial(client.getpeername()).close()
     finally:
         os.close(child)
+
+
+RUSH = """
+    import os, resource, sys
+    from tricorn import Server
+    from tricorn.strategies import Fork
+    from tricorn.transports import UDP
+
+    def handler(packet):
+        if packet.data == b"slow":
+            os.read(0, 1)
+        packet.reply(b"ok")
+
+    server = Server(UDP("127.0.0.1", 0), Fork(), handler, log=False)
+    server.bind()
+    print(server.address[1], flush=True)
+    room = len(os.listdir("/proc/self/fd")) + 12
+    resource.setrlimit(resource.RLIMIT_NOFILE, (room, room))
+    report = server.serve_forever(signals=True)
+    print(report.accepted == report.completed + report.refused + report.lost, flush=True)
+"""
+
+
+def test_a_rush_beyond_the_descriptors_is_got_over(script: Script) -> None:
+    """Packets free no descriptor when a child has them: some are refused, and then all goes on as before."""
+    program = script(RUSH)
+    address = begin(program)
+    assert program.stdin is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(10)
+        for _ in range(25):
+            client.sendto(b"slow", address)
+        client.settimeout(0.5)
+        with suppress(TimeoutError):
+            client.recv(10)  # those that were served at all wait to be let go
+        client.settimeout(10)
+        program.stdin.write("x" * 40)
+        program.stdin.flush()
+        answered = 0
+        while answered < 5:
+            client.sendto(b"quick", address)
+            answered += client.recv(10) == b"ok"
+    program.send_signal(signal.SIGTERM)
+    assert program.wait(10) == 0
