@@ -15,6 +15,7 @@ from tricorn.datagram import Datagram, cut
 from tricorn.errors import PeerRefused
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
 from tricorn.listening import listening_errors
+from tricorn.packet_batch import MAX_BATCH, PacketBatch, batches_are_possible
 from tricorn.packet_info import Facts, PacketReader, check_fact, packet_reader
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class UDP(Transport):
     `~tricorn.datagram.Datagram.interface`, `~tricorn.datagram.Datagram.received_at_ns`,
     `~tricorn.datagram.Datagram.dropped`, `~tricorn.datagram.Datagram.hop_limit` of each packet; Linux only.  What is
     not asked for costs nothing; the first costs 1.2 us a packet, each further one 0.2 us.
+
+    ``batch``: packets that one system call takes, and sends, at most, where a dispatcher serves them in its own thread
+    (`Sync`): recvmmsg(2), 64-bit Linux.  Replies to a batch leave together when it is used up, or after a millisecond:
+    `~tricorn.datagram.Datagram.reply` returns before that, and a reply that cannot be sent is counted as refused.  1,
+    the default, is one by one.
 
     A reply leaves from the address that the client used, also where the listener takes every interface: ip(7),
     IP_PKTINFO; RFC 3542, section 6.  Raises `~tricorn.errors.ConfigurationError` for a value that cannot work.  A
@@ -88,6 +94,26 @@ class UDP(Transport):
         default=False, kw_only=True, validator=check_fact, metadata={"help": "tell the hops that each had left"}
     )
 
+    batch: int = field(
+        default=1, kw_only=True, validator=whole_number(1, MAX_BATCH), metadata={"help": "packets for each system call"}
+    )
+
+    @property
+    def in_batches(self) -> bool:
+        """With ``batch``."""
+        return self.batch > 1
+
+    @batch.validator
+    def _can_be_had(self, option: Attribute[int], value: int) -> None:
+        if value == 1:
+            return
+        if not batches_are_possible():
+            refuse_option(self, option.name, value, "1: this is not 64-bit Linux")
+        if self.host in ("", "0.0.0.0", "::"):
+            refuse_option(self, option.name, value, "1 where every interface is listened on; give one address")
+        if self.interfaces or self.timestamps or self.count_dropped or self.hop_limits:
+            refuse_option(self, option.name, value, "1 where more than bytes is asked for")
+
     @reuse_port.validator
     def _possible(self, option: Attribute[bool], value: object) -> None:
         flag(self, option, value)
@@ -106,7 +132,7 @@ class UDP(Transport):
             for sock in sockets:
                 undo.callback(sock.close)
             limits = self.max_packet_size, self.deliver_truncated
-            listeners = tuple(UDPListener(sock, *limits, facts) for sock in sockets)
+            listeners = tuple(UDPListener(sock, *limits, facts, batch=self.batch) for sock in sockets)
             undo.pop_all()
         return listeners
 
@@ -134,9 +160,12 @@ class UDPListener(Listener):
     _max_packet_size: int = 65535
     _deliver_truncated: bool = False
     _facts: Facts = field(factory=Facts)
+    #: Packets that one call takes.
+    _batch: int = field(default=1, kw_only=True)
     #: ``(host, port)`` or ``(host, port, flow, scope)``, by getsockname(2).
     address: tuple[str | int, ...] = field(init=False)
     _info: PacketReader | None = field(init=False, repr=False)
+    _batched: PacketBatch | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.address = self._socket.getsockname()
@@ -146,6 +175,8 @@ class UDPListener(Listener):
             max_packet_size=self._max_packet_size,
             deliver_truncated=self._deliver_truncated,
         )
+        if self._batch > 1 and self._info is None:
+            self._batched = PacketBatch(self._socket, self._batch, self._max_packet_size + 1)
 
     def fileno(self) -> int:
         """The bound descriptor; -1 after `close`."""
@@ -161,7 +192,12 @@ class UDPListener(Listener):
         errors = 0
         while True:
             try:
-                if self._info is not None:
+                if self._batched is not None:
+                    data, peer = self._batched.take()
+                    packet = Datagram(data, peer, self._batched, self.address)
+                    if len(data) > most:
+                        cut(packet, most, self._deliver_truncated)
+                elif self._info is not None:
                     packet = self._info.take(sock)
                 else:  # `take_packet`, without a call of its own
                     data, peer = sock.recvfrom(most + 1)
@@ -183,4 +219,6 @@ class UDPListener(Listener):
 
     def close(self) -> None:
         """Close the socket; packets that nobody accepted are lost."""
+        if self._batched is not None and self._socket.fileno() >= 0:
+            self._batched.flush()
         self._socket.close()

@@ -1,0 +1,192 @@
+"""Packets taken and sent in batches: recvmmsg(2) and sendmmsg(2), by way of ctypes.
+
+A packet costs two system calls, and on the loopback each of them more than all the Python around it; in batches of 32 a
+bare echo in Python reached 240,000 packets a second where one by one it reached 185,000, and `socketserver` 115,000.
+
+The layout of the structures is that of 64-bit Linux, written through views of 64-bit words: a store through ctypes'
+own fields costs 60 ns, one through a view 25.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import select
+import socket
+import sys
+from time import monotonic
+from typing import Any
+
+from tricorn.errors import PeerRefused
+
+__all__ = ["MAX_BATCH", "PacketBatch", "batches_are_possible"]
+
+#: UIO_MAXIOV: more than this the kernel does not take at a time.
+MAX_BATCH = 1024
+#: Seconds that a reply waits at most for others to go with it, before the next packet is taken.
+HOLD_S = 0.001
+#: Seconds that sending waits for room.
+ROOM_S = 1.0
+#: Senders whose addresses are kept in both forms.
+MOST_KNOWN = 4096
+_NAME = 32
+#: Words of a ``struct mmsghdr``, and which of them are what.
+_WORDS, _NAME_LENGTH, _LENGTH = 8, 1, 7
+_EARLIER = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET})
+
+
+def batches_are_possible() -> bool:
+    """On Linux, where a word has 64 bits."""
+    return sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
+
+
+class _Half:
+    """Buffers of one direction: ``count`` packets of ``size`` bytes, and their addresses."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self.size = size
+        self._memory = [ctypes.create_string_buffer(length) for length in (count * size, count * _NAME)]
+        self._vectors, self._headers = (ctypes.c_uint64 * (2 * count))(), (ctypes.c_uint64 * (_WORDS * count))()
+        self.data, self.names = (memoryview(each).cast("B") for each in self._memory)
+        self.vectors, self.headers = (memoryview(each).cast("B").cast("Q") for each in (self._vectors, self._headers))
+        data, names = (ctypes.addressof(each) for each in self._memory)
+        vectors = ctypes.addressof(self._vectors)
+        for i in range(count):
+            self.vectors[2 * i], self.vectors[2 * i + 1] = data + i * size, size
+            self.headers[_WORDS * i : _WORDS * i + 4] = (
+                memoryview((ctypes.c_uint64 * 4)(names + i * _NAME, _NAME, vectors + i * 16, 1)).cast("B").cast("Q")
+            )
+        self.address = ctypes.addressof(self._headers)
+
+
+class PacketBatch:
+    """Stands between a bound, non-blocking socket and its handlers.  `take` gives one packet after the other out of a
+    batch; `sendto` keeps replies until the batch is used up, or for `HOLD_S`.  Belongs to one thread.
+
+    All else that is asked of it is asked of the socket.
+    """
+
+    def __init__(self, sock: socket.socket, count: int, size: int) -> None:
+        self._socket = sock
+        self._fd = sock.fileno()
+        self._family = sock.family
+        self._count = count
+        self._in, self._out = _Half(count, size), _Half(count, max(size, 65_536))
+        self._packets: list[tuple[bytes, Any]] = []
+        self._waiting: list[Any] = []
+        self._held_since = 0.0
+        self._lost: list[tuple[Any, int]] = []
+        #: By what the kernel calls them, and by what Python does.
+        self._names: dict[bytes, Any] = {}
+        self._raw: dict[Any, bytes] = {}
+        library = ctypes.CDLL(None, use_errno=True)
+        number, pointer = ctypes.c_uint, ctypes.c_void_p
+        self._recvmmsg, self._sendmmsg = library.recvmmsg, library.sendmmsg
+        self._recvmmsg.argtypes = [ctypes.c_int, pointer, number, ctypes.c_int, pointer]
+        self._sendmmsg.argtypes = [ctypes.c_int, pointer, number, ctypes.c_int]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    # -- in
+
+    def take(self) -> tuple[bytes, Any]:
+        """The next packet and its sender.  Raises what recvfrom(2) raises, and `~tricorn.errors.PeerRefused` for a
+        reply that could not be sent after `sendto` had taken it."""
+        if self._lost:
+            peer, number = self._lost.pop()
+            raise PeerRefused(f"a reply to it could not be sent: {os.strerror(number)}", peer)
+        if not self._packets:
+            self.flush()
+            self._receive()
+        elif self._waiting and monotonic() - self._held_since > HOLD_S:
+            self.flush()
+        return self._packets.pop()
+
+    def _receive(self) -> None:
+        half = self._in
+        count = self._recvmmsg(self._fd, half.address, self._count, socket.MSG_DONTWAIT, None)
+        if count < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        data, names, headers, size = half.data, half.names, half.headers, half.size
+        known = self._names
+        for i in reversed(range(count)):  # `take` takes from the end
+            word = _WORDS * i
+            start, name = i * size, i * _NAME
+            raw = names[name : name + (headers[word + _NAME_LENGTH] & 0xFFFFFFFF)].tobytes()
+            headers[word + _NAME_LENGTH] = _NAME
+            peer = known.get(raw) or self._learn(raw)
+            self._packets.append((data[start : start + (headers[word + _LENGTH] & 0xFFFFFFFF)].tobytes(), peer))
+
+    def _learn(self, raw: bytes) -> Any:
+        """An address of ``struct sockaddr_in`` or ``sockaddr_in6``, as `socket` has it: ip(7), ipv6(7)."""
+        port = int.from_bytes(raw[2:4], "big")
+        peer: Any
+        if self._family == socket.AF_INET:
+            peer = (socket.inet_ntoa(raw[4:8]), port)
+        else:
+            flow, scope = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[24:28], sys.byteorder)
+            peer = (socket.inet_ntop(socket.AF_INET6, raw[8:24]), port, flow, scope)
+        if len(self._names) >= MOST_KNOWN:
+            self._names.clear()
+            self._raw.clear()
+        self._names[raw] = peer
+        self._raw[peer] = raw
+        return peer
+
+    # -- out
+
+    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+        """`socket.socket.sendto`; to who sent a packet, it leaves with others.  What is too long for that, or needs
+        more, goes at once."""
+        raw = self._raw.get(flags_and_address[-1])
+        length = len(data)
+        half = self._out
+        if raw is None or len(flags_and_address) > 1 or length > half.size or not isinstance(data, (bytes, bytearray)):
+            self.flush()  # in their order
+            sent: int = self._socket.sendto(data, *flags_and_address)
+            return sent
+        i = len(self._waiting)
+        if not i:
+            self._held_since = monotonic()
+        half.data[i * half.size : i * half.size + length] = data
+        half.names[i * _NAME : i * _NAME + len(raw)] = raw
+        half.vectors[2 * i + 1] = length
+        half.headers[_WORDS * i + _NAME_LENGTH] = len(raw)
+        self._waiting.append(flags_and_address[-1])
+        if i + 1 == self._count:
+            self.flush()
+        return length
+
+    def flush(self) -> None:
+        """Send what waits.  Blocks for `ROOM_S` at most while there is no room."""
+        done, count = 0, len(self._waiting)
+        until = 0.0
+        while done < count:
+            sent = self._sendmmsg(self._fd, self._out.address + done * 8 * _WORDS, count - done, socket.MSG_DONTWAIT)
+            if sent > 0:
+                done += sent
+                continue
+            number = ctypes.get_errno()
+            if number == errno.EINTR or number in _EARLIER:
+                continue
+            until = until or monotonic() + ROOM_S
+            if number in (errno.EAGAIN, errno.ENOBUFS) and monotonic() < until:
+                self._wait_for_room(until - monotonic())
+                continue
+            self._lost.append((self._waiting[done], number))
+            done += 1
+        self._waiting.clear()
+
+    def _wait_for_room(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        poll.poll(min(seconds, 0.05) * 1000)
+
+    def close(self) -> None:
+        """Send what waits, and close the socket."""
+        try:
+            self.flush()
+        finally:
+            self._socket.close()

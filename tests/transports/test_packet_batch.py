@@ -1,0 +1,176 @@
+"""Packets in batches: the same packets, the same replies, fewer system calls."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tricorn import Server
+from tricorn.datagram import Datagram
+from tricorn.errors import ConfigurationError, IncompatibleParts, PeerRefused
+from tricorn.handlers import BaseRequestHandler, Lines, message
+from tricorn.packet_batch import batches_are_possible
+from tricorn.strategies import Selector, Sync, Thread, ThreadPool
+from tricorn.transports import UDP
+
+pytestmark = pytest.mark.skipif(not batches_are_possible(), reason="recvmmsg as on 64-bit Linux only")
+
+BOUND = 10.0
+HOSTS = ["127.0.0.1", "::1"]
+
+
+def sender(address: Any) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.settimeout(BOUND)
+    sock.connect(address)
+    return sock
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("batch", [2, 32])
+def test_to_each_its_own(host: str, batch: int) -> None:
+    """Of many senders, in their order, with lengths from nothing to the most that fits; all counted."""
+    sizes = [0, 1, 64, 1_000, 4_000]
+
+    with Server(UDP(host, 0, batch=batch), Sync(), lambda packet: packet.reply(packet.data[::-1])) as server:
+        server.start()
+        with ExitStack() as stack:
+            senders = [stack.enter_context(sender(server.address)) for _ in range(10)]
+            for size in sizes:
+                for number, each in enumerate(senders):
+                    each.send((bytes([number]) + bytes(size))[:size])
+                for number, each in enumerate(senders):
+                    assert each.recv(65_536) == (bytes([number]) + bytes(size))[:size][::-1]
+            senders[0].send(bytes(60_000))
+            assert senders[0].recv(65_536) == bytes(60_000)
+        report = server.drain()
+        assert report.accepted == report.completed == 10 * len(sizes) + 1
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_who_sent_it_is_told_as_ever(host: str) -> None:
+    """The peer's address has the form that `socket` gives it, and the reply leaves from the server's."""
+    seen: list[Any] = []
+
+    def answer(packet: Datagram) -> None:
+        seen.append((packet.peer, packet.local))
+        packet.reply(b"yes")
+
+    with Server(UDP(host, 0, batch=8), Sync(), answer) as server:
+        server.start()
+        with sender(server.address) as client:
+            client.send(b"?")
+            assert client.recvfrom(9) == (b"yes", server.address)
+            assert seen == [(client.getsockname(), server.address)]
+
+
+def test_replies_do_not_wait_for_a_handler_that_takes_long() -> None:
+    """When the next packet is taken, those that have waited for a millisecond leave."""
+    (listener,) = UDP("127.0.0.1", 0, batch=8).listen()
+    try:
+        with sender(listener.address) as client:
+            for data in (b"a", b"b", b"c"):
+                client.send(data)
+            listener.accept().reply(b"1")
+            threading.Event().wait(0.01)  # the handler goes on
+            assert listener.accept().data == b"b"
+            assert client.recv(9) == b"1"
+    finally:
+        listener.close()
+
+
+def test_what_waits_leaves_when_there_is_nothing_more_and_at_the_end() -> None:
+    """A reply is never kept while the server waits, nor when it closes."""
+    (listener,) = UDP("127.0.0.1", 0, batch=8).listen()
+    with sender(listener.address) as client:
+        client.send(b"a")
+        listener.accept().reply(b"1")
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        assert client.recv(9) == b"1"
+        client.send(b"b")
+        listener.accept().reply(b"2")
+        listener.close()
+        assert client.recv(9) == b"2"
+
+
+def test_a_reply_that_cannot_be_sent_is_counted() -> None:
+    """It was taken, so its packet has completed; the loss is told of as a refusal."""
+    (listener,) = UDP("127.0.0.1", 0, batch=8).listen()
+    try:
+        with sender(listener.address) as client:
+            client.send(b"a")
+            client.send(b"b")
+            first = listener.accept()
+            assert first.reply(bytes(65_520)) == 65_520  # more than IPv4 carries: EMSGSIZE
+            second = listener.accept()
+            second.reply(b"short")
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            with pytest.raises(PeerRefused, match="Message too long"):
+                listener.accept()
+            assert client.recv(9) == b"short"
+    finally:
+        listener.close()
+
+
+def test_truncated_ones_and_limits() -> None:
+    """As one by one."""
+    (listener,) = UDP("127.0.0.1", 0, batch=4, max_packet_size=4).listen()
+    (delivering,) = UDP("127.0.0.1", 0, batch=4, max_packet_size=4, deliver_truncated=True).listen()
+    try:
+        with sender(listener.address) as client, sender(delivering.address) as other:
+            client.send(b"12345")
+            client.send(b"1234")
+            with pytest.raises(PeerRefused, match="longer than max_packet_size"):
+                listener.accept()
+            assert listener.accept().data == b"1234"
+            other.send(b"12345")
+            packet = delivering.accept()
+            assert (packet.data, packet.truncated) == (b"1234", True)
+    finally:
+        listener.close()
+        delivering.close()
+
+
+class Shout(BaseRequestHandler):
+    def handle(self) -> None:
+        data, sock = self.request
+        sock.sendto(data.upper(), self.client_address)
+
+
+@message(Lines())
+def loud(line: bytes) -> bytes:
+    return line.upper()
+
+
+@pytest.mark.parametrize("handler", [Shout, loud])
+def test_with_other_handlers(handler: Any) -> None:
+    """Classes reply through the socket that they are given, message handlers by their result."""
+    with Server(UDP("127.0.0.1", 0, batch=8), Sync(), handler) as server:
+        server.start()
+        with sender(server.address) as client:
+            client.send(b"abc\n")
+            assert client.recv(9) == b"ABC\n"
+
+
+@pytest.mark.parametrize("dispatcher", [ThreadPool(2), Thread(), Selector()])
+def test_dispatchers_that_cannot(dispatcher: Any) -> None:
+    """Packets in a batch are one thread's; the refusal says what would work."""
+    handler = loud if isinstance(dispatcher, Selector) else print
+    with pytest.raises(IncompatibleParts, match="use Sync, or batch=1"):
+        Server(UDP("127.0.0.1", 0, batch=8), dispatcher, handler)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch": 0}, {"batch": 5_000}, {"batch": True}, {"batch": 8, "host": ""}, {"batch": 8, "timestamps": True}],
+)
+def test_values_that_cannot_work(options: dict[str, Any]) -> None:
+    """Refused where they are given."""
+    with pytest.raises(ConfigurationError, match="batch"):
+        UDP(**{"host": "127.0.0.1", "port": 0, **options})
