@@ -18,6 +18,7 @@ import sys
 from time import monotonic
 from typing import Any
 
+from tricorn.datagram import Datagram
 from tricorn.errors import PeerRefused
 
 __all__ = ["MAX_BATCH", "PacketBatch", "batches_are_possible"]
@@ -61,22 +62,25 @@ class _Half:
 
 
 class PacketBatch:
-    """Stands between a bound, non-blocking socket and its handlers.  `take` gives one packet after the other out of a
-    batch; `sendto` keeps replies until the batch is used up, or for `HOLD_S`.  Belongs to one thread.
+    """Stands between a bound, non-blocking socket and its handlers.  `turn` sends the replies to the last batch and
+    takes the next into ``packets``; `sendto` keeps replies until then, or for `HOLD_S`.  Belongs to one thread.
 
     All else that is asked of it is asked of the socket.
     """
 
-    def __init__(self, sock: socket.socket, count: int, size: int) -> None:
-        self._socket = sock
+    def __init__(self, sock: socket.socket, local: object, count: int, size: int) -> None:
+        self._socket, self._local = sock, local
         self._fd = sock.fileno()
         self._family = sock.family
-        self._count = count
-        self._in, self._out = _Half(count, size), _Half(count, max(size, 65_536))
-        self._packets: list[tuple[bytes, Any]] = []
+        self._count, self._most = count, size
+        self._in, self._out = _Half(count, size + 1), _Half(count, max(size, 65_536))
+        #: What was taken, the last first.
+        self.packets: list[Datagram] = []
+        #: To whom there are replies, and since when the first of them waits.
         self._waiting: list[Any] = []
         self._held_since = 0.0
-        self._lost: list[tuple[Any, int]] = []
+        #: Replies that could not be sent: to whom, and why.
+        self.lost: list[tuple[Any, int]] = []
         #: By what the kernel calls them, and by what Python does.
         self._names: dict[bytes, Any] = {}
         self._raw: dict[Any, bytes] = {}
@@ -91,18 +95,16 @@ class PacketBatch:
 
     # -- in
 
-    def take(self) -> tuple[bytes, Any]:
-        """The next packet and its sender.  Raises what recvfrom(2) raises, and `~tricorn.errors.PeerRefused` for a
-        reply that could not be sent after `sendto` had taken it."""
-        if self._lost:
-            peer, number = self._lost.pop()
+    def turn(self) -> None:
+        """Send what has waited for too long; take the next batch if there is nothing left.  Raises what recvfrom(2)
+        raises, and `~tricorn.errors.PeerRefused` for a reply that could not be sent after `sendto` had taken it."""
+        if not self.packets or (self._waiting and monotonic() - self._held_since > HOLD_S):
+            self.flush()
+        if self.lost:
+            peer, number = self.lost.pop()
             raise PeerRefused(f"a reply to it could not be sent: {os.strerror(number)}", peer)
-        if not self._packets:
-            self.flush()
+        if not self.packets:
             self._receive()
-        elif self._waiting and monotonic() - self._held_since > HOLD_S:
-            self.flush()
-        return self._packets.pop()
 
     def _receive(self) -> None:
         half = self._in
@@ -110,14 +112,13 @@ class PacketBatch:
         if count < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         data, names, headers, size = half.data, half.names, half.headers, half.size
-        known = self._names
-        for i in reversed(range(count)):  # `take` takes from the end
-            word = _WORDS * i
-            start, name = i * size, i * _NAME
-            raw = names[name : name + (headers[word + _NAME_LENGTH] & 0xFFFFFFFF)].tobytes()
+        known, local, add = self._names, self._local, self.packets.append
+        for i in range(count - 1, -1, -1):
+            word, start, name = _WORDS * i, i * size, i * _NAME
+            raw = names[name : name + (headers[word + _NAME_LENGTH] & 0xFF)].tobytes()
             headers[word + _NAME_LENGTH] = _NAME
             peer = known.get(raw) or self._learn(raw)
-            self._packets.append((data[start : start + (headers[word + _LENGTH] & 0xFFFFFFFF)].tobytes(), peer))
+            add(Datagram(data[start : start + (headers[word + _LENGTH] & 0xFFFFFFFF)].tobytes(), peer, self, local))
 
     def _learn(self, raw: bytes) -> Any:
         """An address of ``struct sockaddr_in`` or ``sockaddr_in6``, as `socket` has it: ip(7), ipv6(7)."""
@@ -137,24 +138,25 @@ class PacketBatch:
 
     # -- out
 
-    def sendto(self, data: Any, *flags_and_address: Any) -> int:
+    def sendto(self, data: Any, address: Any, flagged_address: Any = None) -> int:
         """`socket.socket.sendto`; to who sent a packet, it leaves with others.  What is too long for that, or needs
         more, goes at once."""
-        raw = self._raw.get(flags_and_address[-1])
-        length = len(data)
-        half = self._out
-        if raw is None or len(flags_and_address) > 1 or length > half.size or not isinstance(data, (bytes, bytearray)):
+        raw = self._raw.get(address) if flagged_address is None else None
+        length, half = len(data), self._out
+        if raw is None or length > half.size or type(data) is not bytes:
             self.flush()  # in their order
-            sent: int = self._socket.sendto(data, *flags_and_address)
+            rest = (address,) if flagged_address is None else (address, flagged_address)
+            sent: int = self._socket.sendto(data, *rest)
             return sent
         i = len(self._waiting)
         if not i:
             self._held_since = monotonic()
-        half.data[i * half.size : i * half.size + length] = data
-        half.names[i * _NAME : i * _NAME + len(raw)] = raw
+        start, name = i * half.size, i * _NAME
+        half.data[start : start + length] = data
+        half.names[name : name + len(raw)] = raw
         half.vectors[2 * i + 1] = length
         half.headers[_WORDS * i + _NAME_LENGTH] = len(raw)
-        self._waiting.append(flags_and_address[-1])
+        self._waiting.append(address)
         if i + 1 == self._count:
             self.flush()
         return length
@@ -175,7 +177,7 @@ class PacketBatch:
             if number in (errno.EAGAIN, errno.ENOBUFS) and monotonic() < until:
                 self._wait_for_room(until - monotonic())
                 continue
-            self._lost.append((self._waiting[done], number))
+            self.lost.append((self._waiting[done], number))
             done += 1
         self._waiting.clear()
 
@@ -183,10 +185,3 @@ class PacketBatch:
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
         poll.poll(min(seconds, 0.05) * 1000)
-
-    def close(self) -> None:
-        """Send what waits, and close the socket."""
-        try:
-            self.flush()
-        finally:
-            self._socket.close()

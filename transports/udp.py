@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field, frozen
@@ -21,12 +22,14 @@ from tricorn.packet_info import Facts, PacketReader, check_fact, packet_reader
 if TYPE_CHECKING:
     from attrs import Attribute
 
-__all__ = ["UDP", "UDPListener"]
+__all__ = ["UDP", "BatchListener", "UDPListener"]
 
 #: Errors that ICMP brings back for a reply sent earlier; reading reports each once, and none concerns the next packet.
 _OF_AN_EARLIER_REPLY = frozenset(
     {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET}
 )
+#: Packets of a batch after which is looked whether replies have waited for too long: a mask.
+_LOOK_EVERY = 3
 #: How many of those one `UDPListener.accept` clears away before it says that nothing is pending.
 _MOST_ERRORS = 64
 
@@ -132,7 +135,8 @@ class UDP(Transport):
             for sock in sockets:
                 undo.callback(sock.close)
             limits = self.max_packet_size, self.deliver_truncated
-            listeners = tuple(UDPListener(sock, *limits, facts, batch=self.batch) for sock in sockets)
+            made_by = partial(BatchListener, batch=self.batch) if self.in_batches else UDPListener
+            listeners = tuple(made_by(sock, *limits, facts) for sock in sockets)
             undo.pop_all()
         return listeners
 
@@ -160,12 +164,9 @@ class UDPListener(Listener):
     _max_packet_size: int = 65535
     _deliver_truncated: bool = False
     _facts: Facts = field(factory=Facts)
-    #: Packets that one call takes.
-    _batch: int = field(default=1, kw_only=True)
     #: ``(host, port)`` or ``(host, port, flow, scope)``, by getsockname(2).
     address: tuple[str | int, ...] = field(init=False)
     _info: PacketReader | None = field(init=False, repr=False)
-    _batched: PacketBatch | None = field(default=None, init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self.address = self._socket.getsockname()
@@ -175,8 +176,6 @@ class UDPListener(Listener):
             max_packet_size=self._max_packet_size,
             deliver_truncated=self._deliver_truncated,
         )
-        if self._batch > 1 and self._info is None:
-            self._batched = PacketBatch(self._socket, self._batch, self._max_packet_size + 1)
 
     def fileno(self) -> int:
         """The bound descriptor; -1 after `close`."""
@@ -192,12 +191,7 @@ class UDPListener(Listener):
         errors = 0
         while True:
             try:
-                if self._batched is not None:
-                    data, peer = self._batched.take()
-                    packet = Datagram(data, peer, self._batched, self.address)
-                    if len(data) > most:
-                        cut(packet, most, self._deliver_truncated)
-                elif self._info is not None:
+                if self._info is not None:
                     packet = self._info.take(sock)
                 else:  # `take_packet`, without a call of its own
                     data, peer = sock.recvfrom(most + 1)
@@ -219,6 +213,48 @@ class UDPListener(Listener):
 
     def close(self) -> None:
         """Close the socket; packets that nobody accepted are lost."""
-        if self._batched is not None and self._socket.fileno() >= 0:
-            self._batched.flush()
         self._socket.close()
+
+
+@define(eq=False)
+class BatchListener(UDPListener):
+    """The same, ``batch`` packets at a time; for one thread."""
+
+    _batch_size: int = field(kw_only=True, alias="batch")
+    _batch: PacketBatch = field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self._batch = PacketBatch(self._socket, self.address, self._batch_size, self._max_packet_size)
+
+    def accept(self) -> Datagram:
+        """The next packet of the batch, or of the next one.  Raises as `UDPListener.accept`."""
+        batch = self._batch
+        packets = batch.packets
+        if not len(packets) & _LOOK_EVERY or batch.lost:
+            self._turn()
+        packet = packets.pop()
+        if len(packet.data) > self._max_packet_size:
+            cut(packet, self._max_packet_size, self._deliver_truncated)
+        if packet.peer[1] == 0:
+            raise PeerRefused("a packet from port 0, which can get no reply", packet.peer)
+        return packet
+
+    def _turn(self) -> None:
+        for _ in range(_MOST_ERRORS):
+            try:
+                self._batch.turn()
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                if error.errno not in _OF_AN_EARLIER_REPLY:
+                    raise
+            else:
+                return
+        raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending")
+
+    def close(self) -> None:
+        """Send the replies that wait, and close the socket."""
+        if self._socket.fileno() >= 0:
+            self._batch.flush()
+        super().close()
