@@ -289,6 +289,8 @@ class ListenerIntake(Intake):
         job = self._accept()
         if job is None:
             permits.give()
+            if self._gate is not None and self._gate.anybody_waits and not self._resume_at:
+                return self.poll(again=True)  # was let into the waiting room while our permit only seemed to be taken
             if last_chance:
                 self._finish()
             else:
@@ -321,8 +323,6 @@ class ListenerIntake(Intake):
             pause = self._leaving.slice()
         if pause > 0 and not self._asked:  # rare; a loop that goes by our descriptor needs somebody to raise it
             poke_later(waiter, pause)
-
-    # -- ending
 
     @property
     def leaving(self) -> Leaving:
