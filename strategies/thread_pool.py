@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ThreadPool"]
 
-UNBOUNDED = 2**31
-
 
 @define(eq=False)
 class ThreadPool(Dispatcher):
@@ -76,7 +74,7 @@ class ThreadPool(Dispatcher):
         self._queue.put(job)
 
     def _serve_parked(self, intake: Intake) -> None:
-        self._queue = JobQueue(UNBOUNDED)  # by itself: the server admits no more than it has room for
+        self._queue = JobQueue(None)  # by itself: the server admits no more than it has room for
         from tricorn.parking import ParkingLot
 
         self._lot = ParkingLot(intake, self._queue)
