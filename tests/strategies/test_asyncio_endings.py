@@ -280,7 +280,7 @@ def test_a_broken_intake(dispatcher: Asyncio, dial: Any, recorder: Recorder) -> 
     with in_thread(break_it, "the one who breaks it"), pytest.raises(ZeroDivisionError):
         server.serve_forever()
     assert recorder.outcome(1).status in {Status.FAILED, Status.CANCELLED}
-    assert len(recorder.of(JobFinished)) == 1
+    assert len(recorder.of(JobFinished)) == len(recorder.of(JobStarted))  # the second may have got in before it broke
 
 
 # -- in the main thread, with signals
