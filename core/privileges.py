@@ -86,8 +86,8 @@ class Successor:
 
     def find(self) -> Identity:
         """`find_identity`; the present one where no other was asked for.  Imports what may be needed later."""
-        for module in LATER:
-            import_module(f"tricorn.{module}")
+        for module in ("traceback", *(f"tricorn.{each}" for each in LATER)):
+            import_module(module)
         return PRESENT if self.user is None else find_identity(self.user, self.group)
 
 

@@ -167,7 +167,11 @@ def test_the_address_after_the_death_of_the_parent(dispatcher: str, script: Scri
         while not _can_listen(int(port)):
             assert monotonic() < until
         at_work = not select.select([worker], [], [], 0)[0]
-        assert file.read() == (b"" if dispatcher == "Fork()" else b"done")
+        try:
+            rest = file.read()
+        except ConnectionResetError:  # it was killed before it had read our words
+            rest = b""
+        assert rest == (b"" if dispatcher == "Fork()" else b"done")
         assert at_work or dispatcher == "Fork()"
     assert select.select([worker], [], [], 20)[0]
     os.close(worker)
