@@ -7,7 +7,6 @@ peers whose time is over.  Everything belongs to the loop's thread.
 
 from __future__ import annotations
 
-import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -33,8 +32,6 @@ SEND_BYTES = 262_144
 #: What connections want to wait for, for the poller.
 _EVENTS = {EVENT_READ: READ, EVENT_WRITE: WRITE, EVENT_READ | EVENT_WRITE: READ | WRITE}
 _NEVER = Deadline(None)
-#: epoll forgets a descriptor that is closed, where no other process has a copy of it: epoll(7), question 6.
-_FORGETS_CLOSED = hasattr(select, "epoll")
 
 
 class PeerTable:
@@ -140,8 +137,7 @@ class PeerTable:
         del self.peers[peer.fd]
         self._agenda.leave(peer)
         peer.closing, peer.inbox, peer.connection.keeper = True, (), None
-        if self.shared or not _FORGETS_CLOSED:
-            self._poller.unregister(peer.fd)
+        self._poller.unregister(peer.fd)  # closing does that only if no child of a handler's has a copy: epoll(7)
         theirs = isinstance(error, FramingError) or (isinstance(error, OSError) and error is not peer.error)
         if theirs:  # an OSError that `finish` got is the handler's own
             peer.connection.socket.fault = error

@@ -27,7 +27,7 @@ MOST = {
     "a connection under Sync": (29, 20),
     "a packet under Sync": (8, 8),
     "packets in batches under Sync": (10, 18),
-    "a connection under Selector": (42, 27),
+    "a connection under Selector": (42, 28),
     "a further line under Selector": (15, 10),
 }
 

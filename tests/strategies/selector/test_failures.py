@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import SimpleNamespace
@@ -292,3 +293,25 @@ def test_a_decoder_that_breaks(either: Any, method: str, dial: Dial, monkeypatch
         assert (outcome.status, type(outcome.error)) == (Status.FAILED, ZeroDivisionError)
         other.sendall(b"\1b")
         assert other.recv(2) == b"\1B"
+
+
+def test_a_copy_of_a_connection_does_not_keep_the_loop_busy(polls: list[None], dial: Dial, line: Line) -> None:
+    """epoll(7) goes on telling of a descriptor that is closed here and open elsewhere, in a child of a handler's say,
+    unless it was taken out before."""
+    selector = Selector(blocked_after=None)
+    with Server(TCP(), selector, shout) as server:
+        server.start()
+        client = dial(server.address, b"a\n")
+        assert line(client) == b"A\n"
+        assert selector._loop is not None
+        (number,) = selector._loop.table.peers
+        copy = os.dup(number)
+        try:
+            client.close()
+            while server.jobs():
+                pass
+            before = len(polls)
+            threading.Event().wait(0.2)
+            assert len(polls) - before < 20
+        finally:
+            os.close(copy)
