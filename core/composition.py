@@ -82,7 +82,7 @@ def _check_pair(transport: Transport, dispatcher: Dispatcher) -> None:
             f"{_name(dispatcher)} waits for descriptors, and requests of {_name(transport)} have none; "
             f"use {dispatcher.instead}, or another transport"
         )
-    if getattr(transport, "in_batches", False) and not (dispatcher.in_place and not dispatcher.needs_descriptors):
+    if transport.in_batches and not (dispatcher.in_place and not dispatcher.needs_descriptors):
         raise IncompatibleParts(
             f"{transport!r} takes packets in batches, which only a dispatcher that serves them one by one in its own "
             f"thread can use, and {_name(dispatcher)} does not; use Sync, or batch=1"

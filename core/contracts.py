@@ -103,10 +103,10 @@ class Transport(ABC):
 
     #: What `Listener.accept` returns.
     kind: ClassVar[Kind]
-    #: True if its requests cannot leave this process (nothing of the kernel's stands behind them).
-    in_process: ClassVar[bool] = False
+    in_process: ClassVar[bool] = False  # True: its requests cannot leave this process; no descriptor stands behind them
     #: What its connections can tell for certain of their peers: "credentials" (the kernel's), "certificate" (verified).
     attests: ClassVar[frozenset[str]] = frozenset()
+    in_batches: ClassVar[bool] = False  # True: its listeners take several requests at once, for one thread
 
     @abstractmethod
     def listen(self) -> Sequence[Listener]:
@@ -237,7 +237,7 @@ class Intake(ABC):
 
     @abstractmethod
     def poll(self, *, again: bool = False) -> Job | None:
-        """The next job, if there is one now.  For event loops, when `fileno` is readable; ``again``: after another."""
+        """The next job or ``None``; never blocks.  For loops: when `fileno` is readable, and ``again`` after that."""
 
     @abstractmethod
     def fileno(self) -> int:

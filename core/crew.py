@@ -55,23 +55,6 @@ class _Forwarder:
         self._board.send(event)
 
 
-class _Reporter:
-    """An observer in a worker that reports on each job that was handed over."""
-
-    events = frozenset({JobFinished, JobRefused})
-
-    def __init__(self, channel: socket) -> None:
-        self._channel = channel
-
-    def __call__(self, event: Event) -> None:
-        from tricorn.report import Report, send_report
-
-        assert isinstance(event, (JobFinished, JobRefused))
-        outcome = event.outcome
-        report = Report(outcome.status, outcome.stage, outcome.error, outcome.detail)
-        send_report(self._channel, outcome.id, report.encode())
-
-
 @define(eq=False)
 class EngineCrew:
     """The one implementation of `tricorn.contracts.Crew`."""
@@ -90,9 +73,11 @@ class EngineCrew:
 
     def attend_channel(self, dispatcher: Dispatcher, channel: socket, pulse: Pulse) -> int:
         """Serve what is handed over."""
+        from tricorn.remote_job import Reporter
+
         for request in self._requests_of_the_parent():
             request.disown()  # or they would stay open for as long as this worker lives
-        engine = self.engine.replica(dispatcher, Ledger(Observers([_Reporter(channel)])), channel)
+        engine = self.engine.replica(dispatcher, Ledger(Observers([Reporter(channel)])), channel)
         pulse.begin()
         return _run(engine, pulse)
 

@@ -27,11 +27,16 @@ from tricorn.errors import PeerRefused
 if TYPE_CHECKING:
     from tricorn.connection import Credentials
 
-__all__ = ["REPLY_WAIT_S", "Datagram", "cut", "take_packet", "too_long"]
+__all__ = ["OF_AN_EARLIER_REPLY", "REPLY_WAIT_S", "Datagram", "cut", "take_packet", "too_long"]
 
 #: Seconds that `Datagram.reply` waits for room.  A device empties a full buffer in milliseconds; only a Unix client
 #: that does not read takes longer, and must not hold the server up.
 REPLY_WAIT_S = 1.0
+
+#: Errors that ICMP brings back for a reply sent earlier: the next call on the socket reports each once.
+OF_AN_EARLIER_REPLY = frozenset(
+    {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET}
+)
 
 
 @define(eq=False)

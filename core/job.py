@@ -1,7 +1,7 @@
 """One request's whole service: open, handler, close, outcome.
 
-The hot path of every dispatcher that runs jobs in its own process.  `ServedJob.serve` is the only place that calls
-user code of a request, and `ServedJob._end` the only one that closes and records.
+The hot path of every dispatcher that runs jobs in its own process.  `ServedJob.serve` calls the user's code (packets
+in a run: `tricorn.in_place`), `ServedJob.end` closes and records.
 """
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ costs nothing per request, and two wake-ups a second.
 from __future__ import annotations
 
 import sys
-import threading
 import traceback
 from _thread import get_ident
 from collections.abc import Callable
 from time import monotonic
 
 from tricorn.events import Event, LoopBlocked
+from tricorn.onlooker import Onlooker
 
 __all__ = ["LoopWatch"]
 
@@ -35,26 +35,17 @@ class LoopWatch:
         self._loop_thread = 0
         self._asked_at = 0.0
         self._answered = True
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._onlooker = Onlooker("tricorn-loop-watch", self._run)
 
     def start(self) -> None:
-        """Begin.  Without a limit, and where the machine gives no thread, nobody watches."""
-        if self._limit is None:
-            return
-        self._loop_thread = get_ident()
-        self._thread = threading.Thread(target=self._run, name="tricorn-loop-watch", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._thread = None
+        """Begin.  Without a limit nobody watches."""
+        if self._limit is not None:
+            self._loop_thread = get_ident()
+            self._onlooker.start()
 
     def stop(self) -> None:
         """End the thread; twice is once."""
-        self._over.set()
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join(LAST_WORD_S)  # it may be telling an observer, which may be waiting for us
+        self._onlooker.stop(LAST_WORD_S)  # it may be telling an observer, which may be waiting for us
 
     def answer(self) -> None:
         """In the loop: here I am."""
@@ -63,7 +54,7 @@ class LoopWatch:
     def _run(self) -> None:
         assert self._limit is not None
         told = False
-        while not self._over.wait(self._limit):
+        while not self._onlooker.over.wait(self._limit):
             if self._answered:
                 told, self._answered, self._asked_at = False, False, monotonic()
                 self._ask()

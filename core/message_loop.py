@@ -130,14 +130,10 @@ class MessageLoop:
     def _accept(self) -> None:
         if self._parts is not None:
             self._parts.lay_by()
-        poll = self._intake.poll
-        job = poll()
-        for _ in range(ACCEPT_BATCH):
+        for number in range(ACCEPT_BATCH):
+            job = self._intake.poll(again=number > 0)
             if job is None:
                 return
-            self._take(job)
-            job = poll(again=True)
-        if job is not None:
             self._take(job)
 
     def _take(self, job: Job) -> None:
@@ -173,14 +169,11 @@ class MessageLoop:
         except OSError as error:
             table.cannot_read(peer, error)
             return
-        if not data or peer.out or peer.buffered is not None:
+        if not data or peer.out or peer.inbox or peer.buffered is not None:
             if not (data or peer.out or peer.inbox or peer.closing) and peer.conversation.idle:
                 table.end(peer, peer.conversation.error)  # it has said all it wanted, and was answered
             else:
                 table.take(peer, data)
-            return
-        if peer.inbox:  # those before are waiting for the peer to read
-            table.take(peer, data)
             return
         conversation = peer.conversation
         try:

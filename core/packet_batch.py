@@ -18,7 +18,7 @@ import sys
 from time import monotonic
 from typing import Any
 
-from tricorn.datagram import Datagram
+from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram
 from tricorn.errors import PeerRefused
 
 __all__ = ["MAX_BATCH", "PacketBatch", "batches_are_possible"]
@@ -34,7 +34,6 @@ MOST_KNOWN = 4096
 _NAME = 32
 #: Words of a ``struct mmsghdr``, and which of them are what.
 _WORDS, _NAME_LENGTH, _LENGTH = 8, 1, 7
-_EARLIER = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET})
 
 
 def batches_are_possible() -> bool:
@@ -72,7 +71,7 @@ class PacketBatch:
         self._socket, self._local = sock, local
         self._fd = sock.fileno()
         self._family = sock.family
-        self._count, self._most = count, size
+        self._count = count
         self._in, self._out = _Half(count, size + 1), _Half(count, max(size, 65_536))
         #: What was taken, the last first.
         self.packets: list[Datagram] = []
@@ -164,14 +163,17 @@ class PacketBatch:
     def flush(self) -> None:
         """Send what waits.  Blocks for `ROOM_S` at most while there is no room."""
         done, count = 0, len(self._waiting)
-        until = 0.0
+        until, tried_again = 0.0, -1
         while done < count:
             sent = self._sendmmsg(self._fd, self._out.address + done * 8 * _WORDS, count - done, socket.MSG_DONTWAIT)
             if sent > 0:
                 done += sent
                 continue
             number = ctypes.get_errno()
-            if number == errno.EINTR or number in _EARLIER:
+            if number == errno.EINTR:
+                continue
+            if number in OF_AN_EARLIER_REPLY and tried_again != done:  # told once; a second time it is this one's own
+                tried_again = done
                 continue
             until = until or monotonic() + ROOM_S
             if number in (errno.EAGAIN, errno.ENOBUFS) and monotonic() < until:

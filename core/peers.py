@@ -47,16 +47,13 @@ class Peer:
         connection: Any = job.request
         self.connection = connection
         sock = connection.socket
-        #: For each call, in place of a system call that makes the socket itself non-blocking: for plain ones.
-        self.flags = 0
-        if type(sock) is PeerSocket and not connection.needs_opening and _DONT_WAIT:
-            self.flags = _DONT_WAIT
-        else:
-            sock.setblocking(False)
         self.fd: int = sock.fileno()
+        #: For each call, in place of a system call that makes the socket itself non-blocking: for plain ones.
+        self.flags = _DONT_WAIT if type(sock) is PeerSocket and not connection.needs_opening else 0
         if self.flags:
             self.recv, self.send, self.buffered = _recv.__get__(sock), _send.__get__(sock), None
         else:
+            sock.setblocking(False)
             self.take_calls(sock)
         #: Output that the kernel has not taken; ``None`` most of the time, as each of ten thousand costs memory.
         self.out: bytearray | None = None

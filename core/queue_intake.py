@@ -16,7 +16,7 @@ class JobQueue:
     Holds ``limit`` jobs that nobody has taken yet (``None``: all); `put` blocks beyond: that is the back-pressure.
 
     `queue.SimpleQueue` wakes one thread for each job, without the interpreter: a condition around a deque woke all of
-    them, and a pool of 16 that parked its connections served an eighth of what it serves now.
+    them, and a pool of 16 that parked its connections served a quarter of what it serves now.
     """
 
     def __init__(self, limit: int | None) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from tricorn.alarm_clock import set_alarm, stop_alarm
 from tricorn.errors import WorkerLost
-from tricorn.events import Stage, Status
+from tricorn.events import Event, JobFinished, JobRefused, Stage, Status
 from tricorn.handover import send_request
-from tricorn.report import Report
+from tricorn.report import Report, send_report
 from tricorn.verdict import judge
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tricorn.job import ServedJob
 
-__all__ = ["hand_over", "run_remotely", "settle"]
+__all__ = ["Reporter", "hand_over", "run_remotely", "settle"]
 
 
 def run_remotely(job: ServedJob) -> bytes:
@@ -55,3 +55,19 @@ def settle(job: ServedJob, report: bytes | None, ended: str) -> None:
         return
     status = Status.CANCELLED if job.cancelled else told.status
     job.record(status, told.error, told.detail, told.stage)
+
+
+class Reporter:
+    """An observer in a worker that reports on each job that was handed over."""
+
+    events = frozenset({JobFinished, JobRefused})
+
+    def __init__(self, channel: socket) -> None:
+        self._channel = channel
+
+    def __call__(self, event: Event) -> None:
+        """Tell the parent."""
+        assert isinstance(event, (JobFinished, JobRefused))
+        outcome = event.outcome
+        report = Report(outcome.status, outcome.stage, outcome.error, outcome.detail)
+        send_report(self._channel, outcome.id, report.encode())

@@ -6,10 +6,10 @@ first of the deadlines that it has seen, or for as long as the shortest of those
 
 from __future__ import annotations
 
-import threading
 from time import monotonic
 
 from tricorn.ledger import Ledger
+from tricorn.onlooker import Onlooker
 
 __all__ = ["Timekeeper"]
 
@@ -23,28 +23,19 @@ class Timekeeper:
     def __init__(self, ledger: Ledger, shortest: float | None) -> None:
         self._ledger = ledger
         self._shortest = shortest or 0.0
-        self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._onlooker = Onlooker("tricorn-deadlines", self._run)
 
     def start(self) -> None:
-        """Begin; twice is once.  Where the machine gives no thread, nobody watches."""
-        if self._thread is not None or not self._shortest:
-            return
-        self._thread = threading.Thread(target=self._run, name="tricorn-deadlines", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._thread = None
+        """Begin; twice is once."""
+        if self._shortest:
+            self._onlooker.start()
 
     def stop(self) -> None:
         """End the thread; twice is once."""
-        self._over.set()
-        thread, self._thread = self._thread, None
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self._onlooker.stop()
 
     def _run(self) -> None:
-        while not self._over.wait(max(0.0, self.look(monotonic()) - monotonic())):
+        while not self._onlooker.over.wait(max(0.0, self.look(monotonic()) - monotonic())):
             pass
 
     def look(self, now: float) -> float:

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from tricorn.checks import flag, host_name, optional, refuse_option, whole_number
 from tricorn.contracts import Kind, Listener, Transport
-from tricorn.datagram import Datagram, cut
+from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram, cut
 from tricorn.errors import PeerRefused
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
 from tricorn.listening import listening_errors
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UDP", "BatchListener", "UDPListener"]
 
-#: Errors that ICMP brings back for a reply sent earlier; reading reports each once, and none concerns the next packet.
-_OF_AN_EARLIER_REPLY = frozenset(
-    {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET}
-)
 #: Packets of a batch after which is looked whether replies have waited for too long: a mask.
 _LOOK_EVERY = 3
 #: How many of those one `UDPListener.accept` clears away before it says that nothing is pending.
@@ -102,7 +98,7 @@ class UDP(Transport):
     )
 
     @property
-    def in_batches(self) -> bool:
+    def in_batches(self) -> bool:  # type: ignore[override]
         """With ``batch``."""
         return self.batch > 1
 
@@ -202,7 +198,7 @@ class UDPListener(Listener):
             except BlockingIOError:
                 raise
             except OSError as error:
-                if error.errno not in _OF_AN_EARLIER_REPLY:
+                if error.errno not in OF_AN_EARLIER_REPLY:
                     raise
                 errors += 1
                 if errors == _MOST_ERRORS:
@@ -247,7 +243,7 @@ class BatchListener(UDPListener):
             except BlockingIOError:
                 raise
             except OSError as error:
-                if error.errno not in _OF_AN_EARLIER_REPLY:
+                if error.errno not in OF_AN_EARLIER_REPLY:
                     raise
             else:
                 return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import socket
 import threading
 from contextlib import ExitStack
@@ -114,6 +116,35 @@ def test_a_reply_that_cannot_be_sent_is_counted() -> None:
             with pytest.raises(BlockingIOError):
                 listener.accept()
             assert client.recv(9) == b"short"
+    finally:
+        listener.close()
+
+
+def test_a_peer_that_cannot_be_reached_costs_its_own_reply() -> None:
+    """sendmmsg(2) says the same of an earlier reply, once, and of this one, again and again."""
+    (listener,) = UDP("127.0.0.1", 0, batch=8).listen()
+    batch = listener._batch
+    really, tries = batch._sendmmsg, 0
+
+    def unreachable(*arguments: Any) -> int:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            ctypes.set_errno(errno.ENETUNREACH)
+            return -1
+        sent: int = really(*arguments)
+        return sent
+
+    try:
+        with sender(listener.address) as client:
+            client.send(b"a")
+            client.send(b"b")
+            listener.accept().reply(b"1")
+            listener.accept().reply(b"2")
+            batch._sendmmsg = unreachable
+            with pytest.raises(PeerRefused, match="unreachable"):
+                listener.accept()
+            assert client.recv(9) == b"2"
     finally:
         listener.close()
 
