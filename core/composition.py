@@ -84,8 +84,8 @@ def _check_pair(transport: Transport, dispatcher: Dispatcher) -> None:
         )
     if transport.in_batches and not (dispatcher.in_place and not dispatcher.needs_descriptors):
         raise IncompatibleParts(
-            f"{_name(transport)} is told to take packets in batches, which only a dispatcher that serves them one by one in its own "
-            f"thread can use, and {_name(dispatcher)} does not; use Sync, or batch=1"
+            f"{_name(transport)} is told to take packets in batches, which only a dispatcher that serves them one by "
+            f"one in its own thread can use, and {_name(dispatcher)} does not; use Sync, or batch=1"
         )
     if transport.kind not in dispatcher.kinds:
         raise IncompatibleParts(
