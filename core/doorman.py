@@ -69,9 +69,9 @@ class Doorman:
 
     def _watch(self, waiter: Waiter) -> None:
         gate, permits = self._gate, self._permits
-        if permits.free or self._over():
+        if not gate.is_full or self._over():
             self._awake = False
-            if permits.free or self._over():  # looked at after the flag: a `call` in between has seen it
+            if not gate.is_full or self._over():  # looked at after the flag: a `call` in between has seen it
                 waiter.listen(False)
                 gate.rested()
                 waiter.wait(gate.due)

@@ -120,8 +120,6 @@ class ListenerIntake(Intake):
                     return job
                 permits.give()
                 empty = False
-                if self._gate is not None and self._gate.anybody_waits and not self._resume_at:
-                    continue  # was let into the waiting room while our permit only seemed to be taken
             if leaving.begun:
                 self._wait_to_leave(waiter, permitted, last_chance)
                 continue
@@ -162,8 +160,6 @@ class ListenerIntake(Intake):
             if monotonic() < self._resume_at:
                 return None
             self._resume_at = 0.0
-        if self._gate is not None and (job := self._next_waiting()) is not None:
-            return job
         listeners = self.listeners
         if len(listeners) == 1:
             return self._accept_from(listeners[0])
@@ -178,9 +174,14 @@ class ListenerIntake(Intake):
     def _accept_from(self, listener: Listener) -> ServedJob | None:
         if self._leaving.begun and listener.kind is _ITEM:
             return None  # nobody waits for it: it stays where it is
+        gate = self._gate
         while not self._stopped:
+            waits_since = 0.0
             try:
-                request = listener.accept()
+                if gate is None:
+                    request = listener.accept()
+                else:
+                    request, waits_since = gate.accept(listener)
             except BlockingIOError:
                 return None
             except PeerRefused as refusal:
@@ -193,10 +194,13 @@ class ListenerIntake(Intake):
                 return None
             else:
                 self._retries = 0
-                if self._gate is not None and not self._gate.lets_in(request):
+                if waits_since:
+                    job = ServedJob(request, self.service, waits_since)
+                elif gate is not None and not gate.lets_in(request):
                     continue
-                job = ServedJob(request, self.service)
-                self._leaving.accepted_at = job.accepted_at
+                else:
+                    job = ServedJob(request, self.service)
+                    self._leaving.accepted_at = job.accepted_at
                 if self._starts(job):  # else it was refused, and the permit is still ours for the next one
                     return job
         return None
@@ -223,14 +227,6 @@ class ListenerIntake(Intake):
     def _mind_the_door(self) -> bool:
         """There is no permit.  True if the next to come is to be told of."""
         return self._gate is not None and not self._leaving.begun and self._gate.turn(self.listeners)
-
-    def _next_waiting(self) -> ServedJob | None:
-        assert self._gate is not None
-        while (found := self._gate.next_waiting()) is not None:
-            job = ServedJob(found[0], self.service, found[1])
-            if self._starts(job):
-                return job
-        return None
 
     def _react(self, error: OSError, listener: Listener) -> bool:
         """True: accept again at once."""
@@ -289,8 +285,6 @@ class ListenerIntake(Intake):
         job = self._accept()
         if job is None:
             permits.give()
-            if self._gate is not None and self._gate.anybody_waits and not self._resume_at:
-                return self.poll(again=True)  # was let into the waiting room while our permit only seemed to be taken
             if last_chance:
                 self._finish()
             else:

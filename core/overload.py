@@ -79,6 +79,9 @@ class Gate:
         self.bell = WakeUp()
         #: Accepted and without a place, the first to come first, with the time.
         self._waiting: deque[tuple[Request, float]] = deque()
+        #: Held from accepting somebody who may have to wait until that is decided: else two threads let in one too
+        #: many, or swap two.  Nothing blocks under it, and nobody else's code runs.
+        self._door = threading.Lock()
         self._look_at = 0.0
         self._reminder: threading.Timer | None = None
         self._shed: tuple[Any, float] | None = None
@@ -102,9 +105,11 @@ class Gate:
         return False
 
     def left(self, request: Request) -> None:
-        """Its job is over."""
+        """Its job is over, and its permit given back."""
         if self._counts is not None:
             self._counts.leave(request)
+        if self._waiting and self._permits.free:  # nobody needs to have asked to be woken for it
+            self.bell.signal()
 
     def filled(self) -> None:
         """Somebody was let in, and there is no permit left."""
@@ -112,21 +117,16 @@ class Gate:
             self._permits.filled()
 
     @property
-    def anybody_waits(self) -> bool:
-        """Somebody is in the waiting room."""
-        return bool(self._waiting)
+    def is_full(self) -> bool:
+        """Every permit is a job's.  A thread that looks for a request holds one as well, for a moment, and is idle."""
+        return not self._permits.free and len(self._ledger.jobs) >= self._permits.capacity
 
-    def next_waiting(self) -> tuple[Request, float] | None:
-        """The one that waits longest, and since when; the caller has a permit for it."""
-        while self._waiting:
-            try:
-                request, since = self._waiting.popleft()
-            except IndexError:  # another thread took it
-                return None
-            if monotonic() - since <= self._admission.max_wait:
-                return request, since
-            self._send_away(request, WAITED)
-        return None
+    def accept(self, listener: Listener) -> tuple[Request, float]:
+        """The one that waits longest, and since when; if nobody does, the next of ``listener``, and 0.  The caller has
+        a permit for it.  Raises as `Listener.accept` does."""
+        self._see_off_waiting()
+        with self._door:
+            return self._waiting.popleft() if self._waiting else (listener.accept(), 0.0)
 
     # -- when full
 
@@ -136,6 +136,9 @@ class Gate:
         self.sweep()
         if not self.acts:
             return False
+        if not self.is_full:  # only seemingly: we are woken at once
+            self._look_at = 0.0
+            return True
         now = monotonic()
         if self._fullness is not None and (self._fullness.anywhere or now - self._made_at < START_S):
             self._look_at = now + NEIGHBOUR_S
@@ -185,14 +188,15 @@ class Gate:
     def sweep(self) -> None:
         """See off those whose time is over."""
         self.lobby.sweep()
-        while (until := self._waiting_until()) is not None and until < monotonic():
-            try:
-                request, since = self._waiting.popleft()
-            except IndexError:
-                return
-            if since + self._admission.max_wait >= monotonic():
-                self._waiting.appendleft((request, since))  # another thread took the one we meant
-                return
+        self._see_off_waiting()
+
+    def _see_off_waiting(self) -> None:
+        while self._waiting:
+            with self._door:
+                until = self._waiting_until()
+                if until is None or until >= monotonic():
+                    return
+                request, _ = self._waiting.popleft()
             self._send_away(request, WAITED)
 
     def _waiting_until(self) -> float | None:
@@ -206,10 +210,9 @@ class Gate:
             if listener.kind is _ITEM:
                 continue  # nobody waits for it: it stays where it is
             for _ in range(BATCH):
-                if self._permits.free:
-                    return True
                 try:
-                    request = listener.accept()
+                    if not self._deal_with_next(listener):
+                        return True
                 except BlockingIOError:
                     break
                 except PeerRefused as refusal:
@@ -218,17 +221,27 @@ class Gate:
                     if not self.react(error, listener):
                         self._look_at = monotonic() + PAUSE_S
                         return False
-                else:
-                    self._keep_or_refuse(request)
         return True
 
-    def _keep_or_refuse(self, request: Request) -> None:
+    def _deal_with_next(self, listener: Listener) -> bool:
+        """Keep or refuse one; False if there is room meanwhile."""
+        with self._door:
+            if not self.is_full:
+                return False
+            request = listener.accept()
+            reason = self._reason_against(request)
+            if not reason:
+                self._waiting.append((request, monotonic()))
+        if reason:
+            self.refuse(request, reason)
+        elif self._permits.free:  # who gave it back looked before it was there, and may wait at the door by now
+            self.bell.signal()
+        return True
+
+    def _reason_against(self, request: Request) -> str:
         if len(self._waiting) >= self._admission.max_waiting or request.kind is not _STREAM:
-            self.refuse(request, FULL)
-        elif self.lets_in(request):
-            self._waiting.append((request, monotonic()))
-            if self._permits.free:  # who gave it back looked before it was there, and may wait at the door by now
-                self.bell.signal()
+            return FULL
+        return "" if self._counts is None or self._counts.enter(request) else PER_PEER
 
     def _make_room(self, now: float) -> None:
         if self._shed is not None:

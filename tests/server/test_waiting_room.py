@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tricorn import Admission, Reject, Server
+from tricorn import Admission, Kind, Reject, Server
 from tricorn.events import JobRefused
 from tricorn.handlers import Lines, message
+from tricorn.ledger import Ledger
+from tricorn.observers import Observers
+from tricorn.overload import Gate, make_gate
 from tricorn.strategies import Asyncio, Fork, Selector, Thread, ThreadPool
 from tricorn.testing.recorder import Recorder
 from tricorn.transports import TCP
+from tricorn.wakeup import wait_readable
 
 LOCAL = TCP("127.0.0.1", 0)
 PLACES = 2
@@ -52,7 +58,8 @@ def say_hello(client: socket.socket) -> bytes:
 
 @pytest.mark.parametrize(
     ("dispatcher", "handler"),
-    [EVERY["ThreadPool"], EVERY["Thread"], EVERY["Fork"], EVERY["Asyncio"]],
+    EVERY.values(),
+    ids=EVERY,
 )
 def test_some_may_wait(dispatcher: Any, handler: Any, dial: Dial, recorder: Recorder) -> None:
     """``max_waiting`` of those who come wait for a place, in their order, before anybody is turned away."""
@@ -98,3 +105,74 @@ def test_waiting_when_it_stops(held: Any, dial: Dial) -> None:
         server.drain()
         assert waiting.recv(100) == BUSY
         assert server.refusals() == {"full": 1, "the server stopped before there was a place": 1}
+
+
+class Door:
+    """A listener with requests that are names; ``meanwhile`` happens after the first was accepted."""
+
+    kind = Kind.STREAM
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+        self.meanwhile: Callable[[], object] | None = None
+
+    def accept(self) -> Any:
+        if not self.names:
+            raise BlockingIOError
+        request = SimpleNamespace(kind=Kind.STREAM, name=self.names.pop(0), peer="", socket=socket.socket(), tls=None)
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return request
+
+
+def made_full(max_waiting: int) -> tuple[Any, Gate, Ledger]:
+    """Its one place is a job's."""
+    ledger = Ledger(Observers())
+    admission = Admission(1, max_waiting=max_waiting, max_wait=60, when_full=Reject(BUSY))
+    permits, gate = make_gate(admission, 1, ledger)
+    ledger.jobs[0] = SimpleNamespace()  # type: ignore[assignment]
+    assert permits.take()
+    return permits, gate, ledger
+
+
+def test_two_threads_at_the_door() -> None:
+    """Neither swap two of those who come nor let in one too many: accepting and keeping is one step."""
+    permits, gate, _ = made_full(max_waiting=1)
+    door: Any = Door("first", "second")
+    other = threading.Thread(target=gate.turn, args=([door],))
+    # With nothing to hold it up the other thread is through long before that, and has kept the second.
+    door.meanwhile = lambda: (other.start(), other.join(0.2))
+    gate.turn([door])
+    other.join()
+    permits.give()
+    request: Any = gate.accept(door)[0]
+    assert request.name == "first"
+    with pytest.raises(BlockingIOError):
+        gate.accept(door)
+    request.socket.close()
+    gate.close()
+
+
+def test_a_thread_that_only_looks_takes_no_place() -> None:
+    """It holds a permit while it looks for a request; nobody is turned away, or made to wait, for that."""
+    permits, gate, ledger = made_full(max_waiting=0)
+    ledger.jobs.clear()  # so the permit is of somebody who looks
+    door: Any = Door("first")
+    assert gate.turn([door])
+    assert door.names == ["first"]
+    permits.give()
+    gate.close()
+
+
+def test_a_place_comes_free_and_nobody_has_asked() -> None:
+    """Whoever pulls is woken for who waits, also where no permit was asked for in vain."""
+    permits, gate, ledger = made_full(max_waiting=1)
+    door: Any = Door("first")
+    gate.turn([door])
+    job: Any = SimpleNamespace(kind=Kind.STREAM)
+    ledger.jobs.clear()
+    permits.give()
+    gate.left(job)
+    assert wait_readable(gate.bell.fileno(), 0)
+    gate.close()
