@@ -16,26 +16,43 @@ import os
 import select
 import socket
 import sys
-from time import monotonic
-from typing import Any
+from array import array
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
 
-from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram
+from tricorn.checks import refuse_option
+from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram, cut
 from tricorn.errors import PeerRefused
 
-__all__ = ["MAX_BATCH", "PacketBatch", "batches_are_possible"]
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+__all__ = ["MAX_BATCH", "PacketBatch", "batches_are_possible", "check_batch"]
 
 #: UIO_MAXIOV: more than this the kernel does not take at a time.
 MAX_BATCH = 1024
+#: Bytes that the buffers of a batch take at most.
+MOST_MEMORY = 2**26
 #: Seconds that a reply waits at most for others to go with it, before the next packet is taken.
 HOLD_S = 0.001
-#: Seconds that sending waits for room.
-ROOM_S = 1.0
+#: Seconds that sending waits for room; between two tries at least the first of these, at most the second: a Unix
+#: client's full queue does not tell when it has room.
+ROOM_S, PAUSES_S = 1.0, (0.001, 0.05)
+#: How many errors of earlier replies one `PacketBatch.take` clears away before it says that nothing is pending.
+_MOST_ERRORS = 64
+#: Packets of a batch after which is looked whether replies have waited for too long: a mask.
+_LOOK_EVERY = 3
 #: Senders whose addresses are kept in both forms.
 MOST_KNOWN = 4096
-#: Bytes of ``struct sockaddr_in`` and ``sockaddr_in6``.
-_NAME_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 28}
-#: 64-bit words of a ``struct mmsghdr``; its ``msg_len`` is this one of its 32-bit words.
-_WORDS, _LENGTH = 8, 14
+#: Bytes that the kernel's form of an address takes: ``struct sockaddr_in``, ``sockaddr_in6``, ``sockaddr_un``.
+_NAME_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 28, getattr(socket, "AF_UNIX", None): 110}
+_INTERNET = (socket.AF_INET, socket.AF_INET6)
+#: Bytes of the family, with which each begins; an address of a Unix client without a name has no more, if any.
+_FAMILY_BYTES = 2
+#: The sender of a packet from port 0.
+_NOBODY: Any = object()
+#: 64-bit words of a ``struct mmsghdr``, and which of its 32-bit words are ``msg_namelen`` and ``msg_len``.
+_WORDS, _NAME_LENGTH, _LENGTH = 8, 2, 14
 #: Where the bytes of a ``bytes`` begin: behind its head, which counts one for the zero at the end.
 _HEAD = bytes.__basicsize__ - 1
 #: Bytes of the longest reply that goes with others; UDP carries no longer one.
@@ -48,6 +65,17 @@ def batches_are_possible() -> bool:
     return known and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
+def check_batch(owner: Any, option: Attribute[int], value: int) -> None:
+    """attrs validator, behind `whole_number`, of a transport with ``max_packet_size``."""
+    if value == 1:
+        return
+    if not batches_are_possible():
+        refuse_option(owner, option.name, value, "1: this is not CPython on 64-bit Linux")
+    if value * owner.max_packet_size > MOST_MEMORY:
+        most = max(1, MOST_MEMORY // owner.max_packet_size)
+        refuse_option(owner, option.name, value, f"at most {most}, with max_packet_size={owner.max_packet_size}")
+
+
 class _Headers:
     """``count`` times ``struct mmsghdr`` with a ``struct iovec`` and room for an address, and for ``size`` bytes if
     they are for what comes in."""
@@ -57,8 +85,10 @@ class _Headers:
         self._vectors, self._headers = (ctypes.c_uint64 * (2 * count))(), (ctypes.c_uint64 * (_WORDS * count))()
         self.data, self.names = (memoryview(each).cast("B") for each in self._memory)
         self.vectors, self.headers = (memoryview(each).cast("B").cast("Q") for each in (self._vectors, self._headers))
-        #: How long each was that came in.
-        self.lengths = memoryview(self._headers).cast("B").cast("I")[_LENGTH :: 2 * _WORDS]
+        halves = memoryview(self._headers).cast("B").cast("I")
+        #: How long each was that came in, and the address of its sender.
+        self.lengths, self.name_lengths = halves[_LENGTH :: 2 * _WORDS], halves[_NAME_LENGTH :: 2 * _WORDS]
+        self.room_for_names = array("I", [name_length] * count)
         self.address = ctypes.addressof(self._headers)
         data, names = (ctypes.addressof(each) for each in self._memory)
         vectors = ctypes.addressof(self._vectors)
@@ -70,30 +100,34 @@ class _Headers:
 
 
 class PacketBatch:
-    """Stands between a bound, non-blocking socket and its handlers.  `turn` sends the replies to the last batch and
-    takes the next into ``packets``; `sendto` keeps replies until then, or for `HOLD_S`.  Belongs to one thread.
+    """Stands between a bound, non-blocking socket and its handlers.  `take` gives one packet after the other, sends the
+    replies to the last batch, and takes the next; `sendto` keeps replies until then, or for `HOLD_S`.  Belongs to one
+    thread.
 
-    All else that is asked of it is asked of the socket.
+    ``count`` packets at a time, of ``size`` bytes at most; with ``deliver_truncated`` it gives the beginning of longer
+    ones, too.  All else that is asked of it is asked of the socket.
     """
 
-    def __init__(self, sock: socket.socket, local: object, count: int, size: int) -> None:
+    def __init__(
+        self, sock: socket.socket, local: object, count: int, size: int, *, deliver_truncated: bool = False
+    ) -> None:
         self._socket, self._local = sock, local
         self._fd = sock.fileno()
-        self._count, self._size = count, size + 1
-        self._name_length = _NAME_LENGTHS[sock.family]
-        self._in = _Headers(count, self._name_length, self._size)
-        self._out = _Headers(count, self._name_length)
-        #: What was taken, the last first.
-        self.packets: list[Datagram] = []
+        self._count, self._most, self._delivers = count, size, deliver_truncated
+        self._family = sock.family
+        self._name_length = name_length = _NAME_LENGTHS[sock.family]
+        self._in, self._out = _Headers(count, name_length, size + 1), _Headers(count, name_length)
+        #: What was taken, the last first, with those that are refused.
+        self._packets: list[Datagram | PeerRefused] = []
         #: To whom there are replies, which, and since when the first of them waits.
         self._waiting: list[Any] = []
         self._replies: list[bytes] = []
         self._held_since = 0.0
         #: Replies that could not be sent: to whom, and why.
-        self.lost: list[tuple[Any, int]] = []
-        #: What Python calls who the kernel calls so; and where those bytes are.
+        self._lost: list[tuple[Any, int]] = []
+        #: What Python calls who the kernel calls so; and where those bytes are, and how many.
         self._names: dict[bytes, Any] = {}
-        self._places: dict[Any, int] = {}
+        self._places: dict[Any, tuple[int, int]] = {}
         library = ctypes.CDLL(None, use_errno=True)
         number, pointer = ctypes.c_uint, ctypes.c_void_p
         self._recvmmsg, self._sendmmsg = library.recvmmsg, library.sendmmsg
@@ -105,44 +139,76 @@ class PacketBatch:
 
     # -- in
 
-    def turn(self) -> None:
-        """Send what has waited for too long; take the next batch if there is nothing left.  Raises what recvfrom(2)
-        raises, and `~tricorn.errors.PeerRefused` for a reply that could not be sent after `sendto` had taken it."""
-        if not self.packets or (self._waiting and monotonic() - self._held_since > HOLD_S):
+    def take(self) -> Datagram:
+        """The next packet.  Raises as `tricorn.contracts.Listener.accept`, and `~tricorn.errors.PeerRefused` for a
+        reply that could not be sent after `sendto` had taken it."""
+        packets = self._packets
+        if not len(packets) & _LOOK_EVERY:
+            self._turn()
+        packet = packets.pop()
+        if type(packet) is not Datagram:
+            raise packet
+        return packet
+
+    def _turn(self) -> None:
+        """Send what has waited for too long; take the next batch if there is nothing left."""
+        if not self._packets or (self._waiting and monotonic() - self._held_since > HOLD_S):
             self.flush()
-        if self.lost:
-            peer, number = self.lost.pop()
+        if self._lost:
+            peer, number = self._lost.pop()
             raise PeerRefused(f"a reply to it could not be sent: {os.strerror(number)}", peer)
-        if not self.packets:
+        if not self._packets:
             self._receive()
 
     def _receive(self) -> None:
         half = self._in
-        count = self._recvmmsg(self._fd, half.address, self._count, socket.MSG_DONTWAIT, None)
-        if count < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        data, size, name_length = half.data, self._size, self._name_length
-        names, lengths = half.names[: count * name_length].tobytes(), half.lengths[:count].tolist()
-        known, local, add = self._names, self._local, self.packets.append
+        count = self._taken()
+        name_length, data, size = self._name_length, half.data, self._most + 1
+        names = half.names[: count * name_length].tobytes()
+        lengths, told = half.lengths[:count].tolist(), half.name_lengths[:count].tolist()
+        if self._family not in _INTERNET:
+            half.name_lengths[:] = half.room_for_names  # the kernel has written how much of it was used
+        known, local, most, add = self._names, self._local, self._most, self._packets.append
         for i in range(count - 1, -1, -1):
-            raw, start = names[i * name_length : (i + 1) * name_length], i * size
+            name, start, length = i * name_length, i * size, lengths[i]
+            raw = names[name : name + told[i]]
             peer = known.get(raw) or self._learn(raw)
-            add(Datagram(data[start : start + lengths[i]].tobytes(), peer, self, local))
+            packet = Datagram(data[start : start + length].tobytes(), peer, self, local)
+            add(packet if length <= most and peer is not _NOBODY else self._odd(packet, raw))
+
+    def _taken(self) -> int:
+        """How many packets are in the buffers now.  Raises what recvfrom(2) raises."""
+        for _ in range(_MOST_ERRORS):
+            count: int = self._recvmmsg(self._fd, self._in.address, self._count, socket.MSG_DONTWAIT, None)
+            if count >= 0:
+                return count
+            number = ctypes.get_errno()
+            if number not in OF_AN_EARLIER_REPLY:
+                raise OSError(number, os.strerror(number))
+        raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending")
+
+    def _odd(self, packet: Datagram, raw: bytes) -> Datagram | PeerRefused:
+        """What becomes of one that is too long, or to whose sender nobody can reply."""
+        if packet.peer is _NOBODY:
+            return PeerRefused("a packet from port 0, which can get no reply", _address(raw, self._family))
+        try:
+            cut(packet, self._most, self._delivers)
+        except PeerRefused as refusal:
+            return refusal
+        return packet
 
     def _learn(self, raw: bytes) -> Any:
-        """An address of ``struct sockaddr_in`` or ``sockaddr_in6``, as `socket` has it: ip(7), ipv6(7)."""
-        port = int.from_bytes(raw[2:4], "big")
-        peer: Any
-        if self._name_length == _NAME_LENGTHS[socket.AF_INET]:
-            peer = (socket.inet_ntoa(raw[4:8]), port)
-        else:
-            flow, scope = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[24:28], sys.byteorder)
-            peer = (socket.inet_ntop(socket.AF_INET6, raw[8:24]), port, flow, scope)
+        """The sender that the kernel calls so; ``None`` for a Unix client without a name."""
+        if len(raw) <= _FAMILY_BYTES:
+            return None
+        peer = _address(raw, self._family)
+        if self._family in _INTERNET and peer[1] == 0:
+            return _NOBODY
         if len(self._names) >= MOST_KNOWN:  # no reply waits, which would point there
             self._names.clear()
             self._places.clear()
         self._names[raw] = peer
-        self._places[peer] = id(raw) + _HEAD
+        self._places[peer] = (id(raw) + _HEAD, len(raw))
         return peer
 
     # -- out
@@ -161,7 +227,7 @@ class PacketBatch:
         if not i:
             self._held_since = monotonic()
         out.vectors[2 * i], out.vectors[2 * i + 1] = id(data) + _HEAD, length
-        out.headers[_WORDS * i] = place
+        out.headers[_WORDS * i], out.headers[_WORDS * i + 1] = place
         self._waiting.append(address)
         self._replies.append(data)
         if i + 1 == self._count:
@@ -171,7 +237,7 @@ class PacketBatch:
     def flush(self) -> None:
         """Send what waits.  Blocks for `ROOM_S` at most while there is no room."""
         done, count = 0, len(self._waiting)
-        until, tried_again = 0.0, -1
+        until, tried_again, pause = 0.0, -1, PAUSES_S[0]
         while done < count:
             sent = self._sendmmsg(self._fd, self._out.address + done * 8 * _WORDS, count - done, socket.MSG_DONTWAIT)
             if sent > 0:
@@ -185,14 +251,32 @@ class PacketBatch:
                 continue
             until = until or monotonic() + ROOM_S
             if number in (errno.EAGAIN, errno.ENOBUFS) and monotonic() < until:
-                self._wait_for_room(until - monotonic())
+                _wait_for_room(self._fd, pause)
+                pause = min(2 * pause, PAUSES_S[1])
                 continue
-            self.lost.append((self._waiting[done], number))
+            self._lost.append((self._waiting[done], number))
             done += 1
         self._waiting.clear()
         self._replies.clear()
 
-    def _wait_for_room(self, seconds: float) -> None:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLOUT)
-        poll.poll(min(seconds, 0.05) * 1000)
+
+def _address(raw: bytes, family: int) -> Any:
+    """A ``struct sockaddr_in``, ``sockaddr_in6`` or ``sockaddr_un`` as `socket` has it: ip(7), ipv6(7), unix(7)."""
+    if family not in _INTERNET:
+        path = raw[_FAMILY_BYTES:]
+        return path if path[:1] == b"\0" else os.fsdecode(path.partition(b"\0")[0])
+    port = int.from_bytes(raw[2:4], "big")
+    if family == socket.AF_INET:
+        return (socket.inet_ntoa(raw[4:8]), port)
+    flow, scope = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[24:28], sys.byteorder)
+    return (socket.inet_ntop(socket.AF_INET6, raw[8:24]), port, flow, scope)
+
+
+def _wait_for_room(fd: int, pause: float) -> None:
+    """Until the socket says that there is room; for ``pause`` seconds if it says so at once and there is none."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    began = monotonic()
+    poll.poll(PAUSES_S[1] * 1000)
+    if monotonic() - began < pause:
+        sleep(pause)

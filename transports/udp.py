@@ -16,7 +16,7 @@ from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram, cut
 from tricorn.errors import PeerRefused
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
 from tricorn.listening import listening_errors
-from tricorn.packet_batch import MAX_BATCH, PacketBatch, batches_are_possible
+from tricorn.packet_batch import MAX_BATCH, PacketBatch, check_batch
 from tricorn.packet_info import Facts, PacketReader, check_fact, packet_reader
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["UDP", "BatchListener", "UDPListener"]
 
-#: Packets of a batch after which is looked whether replies have waited for too long: a mask.
-_LOOK_EVERY = 3
 #: How many of those one `UDPListener.accept` clears away before it says that nothing is pending.
 _MOST_ERRORS = 64
 
@@ -104,10 +102,9 @@ class UDP(Transport):
 
     @batch.validator
     def _can_be_had(self, option: Attribute[int], value: int) -> None:
+        check_batch(self, option, value)
         if value == 1:
             return
-        if not batches_are_possible():
-            refuse_option(self, option.name, value, "1: this is not 64-bit Linux")
         if self.host in ("", "0.0.0.0", "::"):
             refuse_option(self, option.name, value, "1 where every interface is listened on; give one address")
         if self.interfaces or self.timestamps or self.count_dropped or self.hop_limits:
@@ -221,33 +218,14 @@ class BatchListener(UDPListener):
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
-        self._batch = PacketBatch(self._socket, self.address, self._batch_size, self._max_packet_size)
+        self._batch = PacketBatch(
+            self._socket, self.address, self._batch_size, self._max_packet_size,
+            deliver_truncated=self._deliver_truncated,
+        )  # fmt: skip
 
     def accept(self) -> Datagram:
         """The next packet of the batch, or of the next one.  Raises as `UDPListener.accept`."""
-        batch = self._batch
-        packets = batch.packets
-        if not len(packets) & _LOOK_EVERY or batch.lost:
-            self._turn()
-        packet = packets.pop()
-        if len(packet.data) > self._max_packet_size:
-            cut(packet, self._max_packet_size, self._deliver_truncated)
-        if packet.peer[1] == 0:
-            raise PeerRefused("a packet from port 0, which can get no reply", packet.peer)
-        return packet
-
-    def _turn(self) -> None:
-        for _ in range(_MOST_ERRORS):
-            try:
-                self._batch.turn()
-            except BlockingIOError:
-                raise
-            except OSError as error:
-                if error.errno not in OF_AN_EARLIER_REPLY:
-                    raise
-            else:
-                return
-        raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending")
+        return self._batch.take()
 
     def close(self) -> None:
         """Send the replies that wait, and close the socket."""

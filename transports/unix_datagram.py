@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import ExitStack
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field, frozen
 
-from tricorn.checks import flag, whole_number
+from tricorn.checks import flag, refuse_option, whole_number
 from tricorn.contracts import Kind, Listener, Transport
 from tricorn.datagram import Datagram, take_packet
 from tricorn.listening import listening_errors
+from tricorn.packet_batch import MAX_BATCH, PacketBatch, check_batch
 from tricorn.packet_info import Facts, PacketReader, check_fact, packet_reader
 from tricorn.unix_path import SocketFile, UnixPlace, check_mode, check_owner, check_path, path_text
 
-__all__ = ["UnixDatagram", "UnixDatagramListener"]
+if TYPE_CHECKING:
+    from attrs import Attribute
+
+__all__ = ["UnixDatagram", "UnixDatagramBatchListener", "UnixDatagramListener"]
 
 
 @frozen
@@ -34,6 +38,9 @@ class UnixDatagram(Transport):
     default it is refused.
     ``timestamps``, ``credentials``: ask the kernel for `~tricorn.datagram.Datagram.received_at_ns` and
     `~tricorn.datagram.Datagram.credentials` of each packet; Linux only.  What is not asked for costs nothing.
+
+    ``batch``: as for `~tricorn.transports.udp.UDP`; a client that does not read holds the replies of a batch up for a
+    second at most, and those that it has no room for are counted as refused.
 
     Descriptors that a client passes with a packet are closed.
 
@@ -81,6 +88,20 @@ class UnixDatagram(Transport):
     credentials: bool = field(
         default=False, kw_only=True, validator=check_fact, metadata={"help": "tell who sent each"}
     )
+    batch: int = field(
+        default=1, kw_only=True, validator=whole_number(1, MAX_BATCH), metadata={"help": "packets for each system call"}
+    )
+
+    @property
+    def in_batches(self) -> bool:  # type: ignore[override]
+        """With ``batch``."""
+        return self.batch > 1
+
+    @batch.validator
+    def _can_be_had(self, option: Attribute[int], value: int) -> None:
+        check_batch(self, option, value)
+        if value > 1 and (self.timestamps or self.credentials):
+            refuse_option(self, option.name, value, "1 where more than bytes is asked for")
 
     def listen(self) -> tuple[UnixDatagramListener]:
         """Bind.
@@ -101,7 +122,11 @@ class UnixDatagram(Transport):
                 bound=path,
             )
             undo.pop_all()
-        return (UnixDatagramListener(sock, path, file, self.max_packet_size, self.deliver_truncated, reader),)
+        limits = (self.max_packet_size, self.deliver_truncated)
+        if self.in_batches:
+            batch = PacketBatch(sock, path, self.batch, self.max_packet_size, deliver_truncated=self.deliver_truncated)
+            return (UnixDatagramBatchListener(sock, path, file, *limits, batch=batch),)
+        return (UnixDatagramListener(sock, path, file, *limits, reader),)
 
 
 @define(eq=False)
@@ -142,3 +167,20 @@ class UnixDatagramListener(Listener):
         """The file is this process's to remove from now on."""
         if self._file is not None:
             self._file.adopt()
+
+
+@define(eq=False)
+class UnixDatagramBatchListener(UnixDatagramListener):
+    """The same, several packets at a time; for one thread."""
+
+    _batch: PacketBatch = field(kw_only=True, repr=False)
+
+    def accept(self) -> Datagram:
+        """The next packet of the batch, or of the next one; raises as `UnixDatagramListener.accept`."""
+        return self._batch.take()
+
+    def close(self) -> None:
+        """Send the replies that wait, and close."""
+        if self._socket.fileno() >= 0:
+            self._batch.flush()
+        super().close()

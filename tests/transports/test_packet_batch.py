@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import socket
 import threading
 from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,7 @@ from tricorn.errors import ConfigurationError, IncompatibleParts, PeerRefused
 from tricorn.handlers import BaseRequestHandler, Lines, message
 from tricorn.packet_batch import batches_are_possible
 from tricorn.strategies import Selector, Sync, Thread, ThreadPool
-from tricorn.transports import UDP
+from tricorn.transports import UDP, UnixDatagram
 
 pytestmark = pytest.mark.skipif(not batches_are_possible(), reason="recvmmsg as on 64-bit Linux only")
 
@@ -205,3 +208,106 @@ def test_values_that_cannot_work(options: dict[str, Any]) -> None:
     """Refused where they are given."""
     with pytest.raises(ConfigurationError, match="batch"):
         UDP(**{"host": "127.0.0.1", "port": 0, **options})
+
+
+@pytest.fixture(params=["file", "abstract"])
+def unix_server(request: Any, tmp_path: Path) -> str:
+    return str(tmp_path / "server.sock") if request.param == "file" else f"@tricorn-test-{os.getpid()}-{id(request)}"
+
+
+_numbers = count()
+
+
+def unix_client(server: str, name: str | bytes | None) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.settimeout(BOUND)
+    if name is not None:
+        sock.bind(name)
+    sock.connect("\0" + server[1:] if server.startswith("@") else server)
+    return sock
+
+
+def unix_names(tmp_path: Path) -> list[str | bytes]:
+    """Long and short, with a file and without."""
+    names: list[str | bytes] = [str(tmp_path / f"client-{i}-{'x' * i}") for i in range(5)]
+    return names + [f"\0tricorn-test-{os.getpid()}-{next(_numbers)}-{'y' * i}".encode() for i in range(5)]
+
+
+@pytest.mark.parametrize("batch", [2, 32])
+def test_over_a_unix_socket(batch: int, unix_server: str, tmp_path: Path) -> None:
+    """The same; clients have names of every length, and are told apart."""
+    seen = set()
+
+    def answer(packet: Datagram) -> None:
+        seen.add(packet.peer)
+        packet.reply(packet.data[::-1])
+
+    names = unix_names(tmp_path)
+    with Server(UnixDatagram(unix_server, batch=batch), Sync(), answer) as server:
+        server.start()
+        with ExitStack() as stack:
+            clients = [stack.enter_context(unix_client(unix_server, name)) for name in names]
+            for size in (0, 1, 64, 4_000):
+                for number, each in enumerate(clients):
+                    each.send((bytes([number]) + bytes(size))[:size])
+                for number, each in enumerate(clients):
+                    assert each.recv(65_536) == (bytes([number]) + bytes(size))[:size][::-1]
+        report = server.drain()
+    assert report.accepted == report.completed == 40
+    assert seen == set(names)
+
+
+def test_a_unix_client_without_a_name(unix_server: str) -> None:
+    """It is served, and gets no reply."""
+    (listener,) = UnixDatagram(unix_server, batch=4).listen()
+    try:
+        with unix_client(unix_server, None) as client:
+            client.send(b"a")
+            packet = listener.accept()
+            assert (packet.data, packet.peer, packet.local) == (b"a", None, unix_server)
+            assert packet.reply(b"b") == 0
+    finally:
+        listener.close()
+
+
+def test_a_unix_client_that_is_gone_or_does_not_read(tmp_path: Path) -> None:
+    """The first costs its own reply, the second a moment and what it has no room for; the others are answered."""
+    path = str(tmp_path / "server.sock")
+    (listener,) = UnixDatagram(path, batch=8).listen()
+    full = Path("/proc/sys/net/unix/max_dgram_qlen").read_text()
+    try:
+        with (
+            unix_client(path, str(tmp_path / "reads")) as reads,
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lazy,
+        ):
+            lazy.bind(str(tmp_path / "full"))  # and not connected: what comes from there is let in without a bound
+            with unix_client(path, str(tmp_path / "gone")) as gone:
+                gone.send(b"g")
+                packet = listener.accept()
+            packet.reply(b"1")
+            reads.send(b"r")
+            with pytest.raises(PeerRefused, match="refused"):
+                listener.accept()
+            listener.accept().reply(b"2")
+            lazy.sendto(b"f", path)
+            packet = listener.accept()
+            for _ in range(int(full) + 2):
+                packet.reply(b"3")
+            reads.send(b"r")
+            with pytest.raises(PeerRefused, match="temporarily unavailable"):
+                listener.accept()
+            assert reads.recv(9) == b"2"
+    finally:
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch": 0}, {"batch": 8, "timestamps": True}, {"batch": 8, "credentials": True},
+     {"batch": 65, "max_packet_size": 2**20}],
+)  # fmt: skip
+def test_values_that_cannot_work_with_a_unix_socket(options: dict[str, Any], tmp_path: Path) -> None:
+    """Refused where they are given, with what would work."""
+    with pytest.raises(ConfigurationError, match="batch"):
+        UnixDatagram(tmp_path / "server.sock", **options)
+    assert UnixDatagram(tmp_path / "server.sock", batch=64, max_packet_size=2**20).in_batches
