@@ -146,7 +146,7 @@ class PacketBatch:
         if not len(packets) & _LOOK_EVERY:
             self._turn()
         packet = packets.pop()
-        if type(packet) is not Datagram:
+        if isinstance(packet, PeerRefused):
             raise packet
         return packet
 
