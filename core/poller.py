@@ -19,7 +19,7 @@ QUIET = getattr(select, "EPOLLET", 0)
 
 
 class Poller(Protocol):
-    """What an event loop needs; belongs to one thread.  Level-triggered."""
+    """What an event loop needs; belongs to one thread, but for `modify` with epoll.  Level-triggered."""
 
     def register(self, fd: int, events: int, /) -> None:
         """Begin to wait for ``events`` on ``fd``; 0 waits for nothing but an error."""

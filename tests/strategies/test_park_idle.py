@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from tricorn import Deadlines, Server
 from tricorn.errors import ConfigurationError, IncompatibleParts
 from tricorn.events import JobFinished, JobStarted, ServerStopping, Status
 from tricorn.handlers import Lines, message
+from tricorn.poller import _SelectorPoller, make_poller
 from tricorn.strategies import Fork, ProcessPool, Sync, Thread, ThreadPool
 from tricorn.testing.bounds import in_thread
 from tricorn.testing.recorder import Recorder
@@ -323,3 +326,53 @@ def test_a_handler_that_outlives_the_drain(free: threading.Event, dial: Dial) ->
         assert idle.recv(10) == b""
     recorder.check_books(report)
     free.set()  # what it leaves open would be found by who looks after the tests
+
+
+class _Poor:
+    """A poller that has no memory left when the first connection is put back."""
+
+    def __init__(self) -> None:
+        self._poller = make_poller()
+        self.tries = 0
+
+    def modify(self, fd: int, events: int) -> None:
+        self.tries += 1
+        if self.tries == 1:
+            raise OSError(errno.ENOMEM, "no memory")
+        self._poller.modify(fd, events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._poller, name)
+
+
+@pytest.mark.skipif(not hasattr(select, "EPOLLONESHOT"), reason="armed again on Linux only")
+def test_no_memory_to_wait_with(dial: Dial, monkeypatch: pytest.MonkeyPatch, recorder: Recorder) -> None:
+    """It costs the connection that was to wait, which ends, and the server goes on."""
+    monkeypatch.setattr("tricorn.parking.make_poller", _Poor)
+    with Server(TCP(), ThreadPool(1, park_idle=True), count, observers=[recorder], log=False) as server:
+        server.start()
+        first, second = dial(server.address, b"a"), dial(server.address)
+        assert first.recv(9) == b"a1"
+        assert first.recv(9) == b""
+        for turn in (b"b1", b"b2"):
+            second.sendall(b"b")
+            assert second.recv(9) == turn
+        report = server.drain()
+    assert (report.accepted, report.lost, report.abandoned) == (2, 0, ())
+    assert recorder.wait(JobFinished)[0].outcome.error.errno == errno.ENOMEM
+
+
+def test_without_epoll(dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only one thread may say what is waited for, connections come back to it first."""
+    monkeypatch.setattr("tricorn.parking.make_poller", _SelectorPoller)
+    monkeypatch.delattr(select, "EPOLLONESHOT", raising=False)
+    with Server(TCP(), ThreadPool(1, park_idle=True), count) as server:
+        server.start()
+        clients = [dial(server.address) for _ in range(3)]
+        for turn in (b"a1", b"a2", b"a3"):
+            for client in clients:
+                client.sendall(b"a")
+                assert client.recv(9) == turn
+        clients.pop().close()
+        report = server.drain()
+    assert (report.accepted, report.lost, report.abandoned) == (3, 0, ())
