@@ -52,6 +52,7 @@ class Listener(ABC):
     """
 
     kind: ClassVar[Kind]
+    in_batches: ClassVar[bool] = False  # True: it takes several requests at once, and `accept` is for one thread
     address: object
 
     @abstractmethod
@@ -84,9 +85,8 @@ class Listener(ABC):
         """This process took over after a fork: `close` is now its duty.  The default does nothing."""
 
     def reload(self) -> None:
-        """Read again what it was made from (certificates), for requests accepted from now on, here and in processes
-        forked from this one.  Safe from any thread.  Raises, and changes nothing, if that fails.  The default does
-        nothing."""
+        """Read its certificates and the like again, for requests accepted from now on, in this process and those forked
+        from it.  Safe from any thread.  Raises, and changes nothing, if that fails.  The default does nothing."""
 
 
 class Transport(ABC):

@@ -127,7 +127,8 @@ class Engine:
         intake.leaving.owner = self._owner
         intake.leaving.hurry = self._drain_jobs
         dispatcher = self.dispatcher
-        if not dispatcher.forks and (dispatcher.in_place or type(dispatcher).serve is not Dispatcher.serve):
+        alone = any(listener.in_batches for listener in self.listeners)  # which are one thread's
+        if not (alone or dispatcher.forks) and (dispatcher.in_place or type(dispatcher).serve is not Dispatcher.serve):
             intake.appoint_doorman()
         return intake
 

@@ -131,6 +131,8 @@ class ListenerIntake(Intake):
                 waiter.listen(False)
                 waiter.wait(pause if timeout is None else min(pause, timeout))
             elif permitted:
+                if self._gate is not None:
+                    self._gate.rested()
                 waiter.listen(True)
                 waiter.wait(timeout if self._gate is None else self._gate.patience(timeout))
             elif permits.notify(waiter.poke):
@@ -206,13 +208,18 @@ class ListenerIntake(Intake):
         return None
 
     def _starts(self, job: ServedJob) -> bool:
+        gate, started = self._gate, False
+        if gate is not None:
+            gate.enters()
         try:
             started = job.start()
         except MemoryError as error:
             job.refuse("out of memory", error)
-            return False
-        if self._gate is not None and started and not self.service.permits.free:
-            self._gate.filled()
+        finally:
+            if gate is not None and not started:
+                gate.leaves()
+        if gate is not None and started and not self.service.permits.free:
+            gate.filled()
             if self._doorman is not None:
                 self._doorman.call()
         return started

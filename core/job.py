@@ -239,10 +239,13 @@ class ServedJob:
                 monotonic() - self.accepted_at, error, detail,
             )  # fmt: skip
             observers.tell(JobFinished(outcome) if self._started else JobRefused(outcome))
+        gate = service.gate
         if self._started and status is not _ABANDONED:  # before the start the permit is the intake's
+            if gate is not None:
+                gate.leaves()
             service.permits.give()
-        if service.gate is not None:
-            service.gate.left(self.request)
+        if gate is not None:
+            gate.left(self.request)
         ledger.count(status, number=self.id)
         return True
 

@@ -101,9 +101,9 @@ class Lobby:
 
     def sweep(self) -> None:
         """Close those that have left, and those whose time is over."""
-        if not self._leaving or not self._lock.acquire(blocking=False):
+        if not self._leaving:
             return
-        try:
+        with self._lock:  # and not only if it is free: who leaves without having looked is woken for it again at once
             for key, _ in self._selector.select(0):
                 self._look_at(key.fd)
             now = monotonic()
@@ -112,8 +112,6 @@ class Lobby:
                 if until > now:
                     break
                 self._part(fd)
-        finally:
-            self._lock.release()
 
     @property
     def due(self) -> float | None:

@@ -73,6 +73,8 @@ class Gate:
         #: Something is to be done while full.
         self.acts = self.turns_away or isinstance(self._policy, ShedOldest)
         self._counts = None if admission.max_per_peer is None else PeerCounts(admission.max_per_peer)
+        #: One for each permit that is a job's: appending and popping need no lock.
+        self._inside: list[None] = []
         self.lobby = Lobby()
         self._reserve = Reserve() if self.turns_away else None
         #: Raised when a place came free just as somebody began to wait: whoever pulls is to look again.
@@ -80,7 +82,7 @@ class Gate:
         #: Accepted and without a place, the first to come first, with the time.
         self._waiting: deque[tuple[Request, float]] = deque()
         #: Held from accepting somebody who may have to wait until that is decided: else two threads let in one too
-        #: many, or swap two.  Nothing blocks under it, and nobody else's code runs.
+        #: many, or swap two.  Nothing blocks under it.
         self._door = threading.Lock()
         self._look_at = 0.0
         self._reminder: threading.Timer | None = None
@@ -119,11 +121,21 @@ class Gate:
     @property
     def is_full(self) -> bool:
         """Every permit is a job's.  A thread that looks for a request holds one as well, for a moment, and is idle."""
-        return not self._permits.free and len(self._ledger.jobs) >= self._permits.capacity
+        return not self._permits.free and len(self._inside) >= self._permits.capacity
+
+    def enters(self) -> None:
+        """A permit is a job's from now on, also while the job is verified."""
+        self._inside.append(None)
+
+    def leaves(self) -> None:
+        """It is about to be given back."""
+        self._inside.pop()
 
     def accept(self, listener: Listener) -> tuple[Request, float]:
         """The one that waits longest, and since when; if nobody does, the next of ``listener``, and 0.  The caller has
         a permit for it.  Raises as `Listener.accept` does."""
+        if not self._admission.max_waiting:
+            return listener.accept(), 0.0
         self._see_off_waiting()
         with self._door:
             return self._waiting.popleft() if self._waiting else (listener.accept(), 0.0)
@@ -136,9 +148,9 @@ class Gate:
         self.sweep()
         if not self.acts:
             return False
-        if not self.is_full:  # only seemingly: we are woken at once
+        if not self.is_full:  # only seemingly: who has the permit gives it back, or calls the doorman, and we are woken
             self._look_at = 0.0
-            return True
+            return False
         now = monotonic()
         if self._fullness is not None and (self._fullness.anywhere or now - self._made_at < START_S):
             self._look_at = now + NEIGHBOUR_S

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import select
 import socket
 import sys
+from _thread import get_ident
 from array import array
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,9 @@ _FAMILY_BYTES = 2
 _NOBODY: Any = object()
 #: 64-bit words of a ``struct mmsghdr``, and which of its 32-bit words are ``msg_namelen`` and ``msg_len``.
 _WORDS, _NAME_LENGTH, _LENGTH = 8, 2, 14
+#: With MSG_TRUNC it says how long a packet was of which only the beginning fits: recv(2).
+_DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+_FLAGS: int = _DONT_WAIT | getattr(socket, "MSG_TRUNC", 0)
 #: Where the bytes of a ``bytes`` begin: behind its head, which counts one for the zero at the end.
 _HEAD = bytes.__basicsize__ - 1
 #: Bytes of the longest reply that goes with others; UDP carries no longer one.
@@ -60,9 +65,9 @@ _MOST_BYTES = 65_536
 
 
 def batches_are_possible() -> bool:
-    """With CPython on Linux, where a word has 64 bits."""
+    """With CPython on Linux, where a word has 64 bits, the lowest first."""
     known = sys.platform == "linux" and sys.implementation.name == "cpython"
-    return known and ctypes.sizeof(ctypes.c_void_p) == 8
+    return known and ctypes.sizeof(ctypes.c_void_p) == 8 and sys.byteorder == "little"
 
 
 def check_batch(owner: Any, option: Attribute[int], value: int) -> None:
@@ -76,12 +81,18 @@ def check_batch(owner: Any, option: Attribute[int], value: int) -> None:
         refuse_option(owner, option.name, value, f"at most {most}, with max_packet_size={owner.max_packet_size}")
 
 
+def _zeros(length: int) -> ctypes.Array[ctypes.c_char]:
+    """Memory that is there when it is first used: most packets are short."""
+    memory = mmap.mmap(-1, length or 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return (ctypes.c_char * length).from_buffer(memory)
+
+
 class _Headers:
     """``count`` times ``struct mmsghdr`` with a ``struct iovec`` and room for an address, and for ``size`` bytes if
     they are for what comes in."""
 
     def __init__(self, count: int, name_length: int, size: int = 0) -> None:
-        self._memory = [ctypes.create_string_buffer(length) for length in (count * size, count * name_length)]
+        self._memory = [_zeros(length) for length in (count * size, count * name_length)]
         self._vectors, self._headers = (ctypes.c_uint64 * (2 * count))(), (ctypes.c_uint64 * (_WORDS * count))()
         self.data, self.names = (memoryview(each).cast("B") for each in self._memory)
         self.vectors, self.headers = (memoryview(each).cast("B").cast("Q") for each in (self._vectors, self._headers))
@@ -102,7 +113,7 @@ class _Headers:
 class PacketBatch:
     """Stands between a bound, non-blocking socket and its handlers.  `take` gives one packet after the other, sends the
     replies to the last batch, and takes the next; `sendto` keeps replies until then, or for `HOLD_S`.  Belongs to one
-    thread.
+    thread; what another one sends goes at once.
 
     ``count`` packets at a time, of ``size`` bytes at most; with ``deliver_truncated`` it gives the beginning of longer
     ones, too.  All else that is asked of it is asked of the socket.
@@ -112,7 +123,8 @@ class PacketBatch:
         self, sock: socket.socket, local: object, count: int, size: int, *, deliver_truncated: bool = False
     ) -> None:
         self._socket, self._local = sock, local
-        self._fd = sock.fileno()
+        #: Whose it is; nobody's before the first packet, and from `close` on.
+        self._thread = 0
         self._count, self._most, self._delivers = count, size, deliver_truncated
         self._family = sock.family
         self._name_length = name_length = _NAME_LENGTHS[sock.family]
@@ -163,23 +175,25 @@ class PacketBatch:
     def _receive(self) -> None:
         half = self._in
         count = self._taken()
+        self._thread = get_ident()
         name_length, data, size = self._name_length, half.data, self._most + 1
         names = half.names[: count * name_length].tobytes()
         lengths, told = half.lengths[:count].tolist(), half.name_lengths[:count].tolist()
         if self._family not in _INTERNET:
             half.name_lengths[:] = half.room_for_names  # the kernel has written how much of it was used
+            told = [min(each, name_length) for each in told]  # or one more: a path that fills its room has no NUL
         known, local, most, add = self._names, self._local, self._most, self._packets.append
         for i in range(count - 1, -1, -1):
             name, start, length = i * name_length, i * size, lengths[i]
             raw = names[name : name + told[i]]
             peer = known.get(raw) or self._learn(raw)
-            packet = Datagram(data[start : start + length].tobytes(), peer, self, local)
-            add(packet if length <= most and peer is not _NOBODY else self._odd(packet, raw))
+            packet = Datagram(data[start : start + length].tobytes(), peer, self, local)  # if too long, it is cut below
+            add(packet if length <= most and peer is not _NOBODY else self._odd(packet, raw, length))
 
     def _taken(self) -> int:
         """How many packets are in the buffers now.  Raises what recvfrom(2) raises."""
         for _ in range(_MOST_ERRORS):
-            count: int = self._recvmmsg(self._fd, self._in.address, self._count, socket.MSG_DONTWAIT, None)
+            count: int = self._recvmmsg(self._socket.fileno(), self._in.address, self._count, _FLAGS, None)
             if count >= 0:
                 return count
             number = ctypes.get_errno()
@@ -187,7 +201,7 @@ class PacketBatch:
                 raise OSError(number, os.strerror(number))
         raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending")
 
-    def _odd(self, packet: Datagram, raw: bytes) -> Datagram | PeerRefused:
+    def _odd(self, packet: Datagram, raw: bytes, length: int) -> Datagram | PeerRefused:
         """What becomes of one that is too long, or to whose sender nobody can reply."""
         if packet.peer is _NOBODY:
             return PeerRefused("a packet from port 0, which can get no reply", _address(raw, self._family))
@@ -195,6 +209,7 @@ class PacketBatch:
             cut(packet, self._most, self._delivers)
         except PeerRefused as refusal:
             return refusal
+        packet.missing = length - self._most
         return packet
 
     def _learn(self, raw: bytes) -> Any:
@@ -218,8 +233,9 @@ class PacketBatch:
         more, goes at once."""
         place = self._places.get(address) if flagged_address is None else None
         length = len(data)
-        if place is None or length > _MOST_BYTES or type(data) is not bytes:
-            self.flush()  # in their order
+        if place is None or length > _MOST_BYTES or type(data) is not bytes or get_ident() != self._thread:
+            if get_ident() == self._thread:
+                self.flush()  # in their order
             rest = (address,) if flagged_address is None else (address, flagged_address)
             sent: int = self._socket.sendto(data, *rest)
             return sent
@@ -228,36 +244,49 @@ class PacketBatch:
             self._held_since = monotonic()
         out.vectors[2 * i], out.vectors[2 * i + 1] = id(data) + _HEAD, length
         out.headers[_WORDS * i], out.headers[_WORDS * i + 1] = place
+        self._replies.append(data)  # first: whoever is interrupted between the two leaves nothing that points nowhere
         self._waiting.append(address)
-        self._replies.append(data)
         if i + 1 == self._count:
             self.flush()
         return length
 
     def flush(self) -> None:
         """Send what waits.  Blocks for `ROOM_S` at most while there is no room."""
-        done, count = 0, len(self._waiting)
-        until, tried_again, pause = 0.0, -1, PAUSES_S[0]
-        while done < count:
-            sent = self._sendmmsg(self._fd, self._out.address + done * 8 * _WORDS, count - done, socket.MSG_DONTWAIT)
+        done, count, until = 0, len(self._waiting), monotonic() + ROOM_S
+        try:
+            while done < count:
+                done = self._send_on(done, count, until)
+        finally:  # what an interrupt has left is not sent twice
+            self._lost += [(peer, errno.EINTR) for peer in self._waiting[done:count]]
+            self._waiting.clear()
+            self._replies.clear()
+
+    def _send_on(self, done: int, count: int, until: float) -> int:
+        """Send as many as go at one go, or count one as lost; how many are done then."""
+        told, pause = False, PAUSES_S[0]
+        while True:
+            fd, at = self._socket.fileno(), self._out.address + done * 8 * _WORDS
+            sent: int = self._sendmmsg(fd, at, count - done, _DONT_WAIT)
             if sent > 0:
-                done += sent
-                continue
+                return done + sent
             number = ctypes.get_errno()
             if number == errno.EINTR:
                 continue
-            if number in OF_AN_EARLIER_REPLY and tried_again != done:  # told once; a second time it is this one's own
-                tried_again = done
+            if number in OF_AN_EARLIER_REPLY and not told:  # told once; a second time it is this one's own
+                told = True
                 continue
-            until = until or monotonic() + ROOM_S
             if number in (errno.EAGAIN, errno.ENOBUFS) and monotonic() < until:
-                _wait_for_room(self._fd, pause)
+                _wait_for_room(fd, pause)
                 pause = min(2 * pause, PAUSES_S[1])
                 continue
             self._lost.append((self._waiting[done], number))
-            done += 1
-        self._waiting.clear()
-        self._replies.clear()
+            return done + 1
+
+    def close(self) -> None:
+        """Send what waits; what a handler sends that is still there meets a socket that is closed."""
+        self._thread = 0
+        if self._socket.fileno() >= 0:
+            self.flush()
 
 
 def _address(raw: bytes, family: int) -> Any:

@@ -26,7 +26,7 @@ ALL = WARM + REQUESTS + 1
 MOST = {
     "a connection under Sync": (29, 20),
     "a packet under Sync": (8, 8),
-    "packets in batches under Sync": (10, 16),
+    "packets in batches under Sync": (10, 18),
     "a connection under Selector": (42, 28),
     "a further line under Selector": (15, 10),
 }

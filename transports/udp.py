@@ -213,6 +213,8 @@ class UDPListener(Listener):
 class BatchListener(UDPListener):
     """The same, ``batch`` packets at a time; for one thread."""
 
+    in_batches: ClassVar[bool] = True
+
     _batch_size: int = field(kw_only=True, alias="batch")
     _batch: PacketBatch = field(init=False, repr=False)
 
@@ -229,6 +231,5 @@ class BatchListener(UDPListener):
 
     def close(self) -> None:
         """Send the replies that wait, and close the socket."""
-        if self._socket.fileno() >= 0:
-            self._batch.flush()
+        self._batch.close()
         super().close()

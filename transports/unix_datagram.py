@@ -173,6 +173,8 @@ class UnixDatagramListener(Listener):
 class UnixDatagramBatchListener(UnixDatagramListener):
     """The same, several packets at a time; for one thread."""
 
+    in_batches: ClassVar[bool] = True
+
     _batch: PacketBatch = field(kw_only=True, repr=False)
 
     def accept(self) -> Datagram:
@@ -181,6 +183,5 @@ class UnixDatagramBatchListener(UnixDatagramListener):
 
     def close(self) -> None:
         """Send the replies that wait, and close."""
-        if self._socket.fileno() >= 0:
-            self._batch.flush()
+        self._batch.close()
         super().close()

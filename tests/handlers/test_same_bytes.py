@@ -204,7 +204,7 @@ def serving(dispatcher: str, name: str, folder: Path) -> Iterator[Callable[[int]
 def test_streams(dispatcher: str, name: str, tmp_path: Path) -> None:
     """Over TCP and Unix sockets, the input cut at any places."""
 
-    @settings(max_examples=4 if dispatcher in SLOW else 12, deadline=None)
+    @settings(max_examples=4 if dispatcher in SLOW else 12)
     @given(data=st.data(), which=st.integers(0, 1))
     def same(data: st.DataObject, which: int) -> None:
         sent = data.draw(inputs(name))
@@ -237,7 +237,7 @@ def test_every_place(dispatcher: str, tmp_path: Path) -> None:
 def test_packets(dispatcher: str, name: str, tmp_path: Path) -> None:
     """One packet is one conversation, and its replies are one packet, over UDP and Unix sockets."""
 
-    @settings(max_examples=3 if dispatcher in SLOW else 8, deadline=None)
+    @settings(max_examples=3 if dispatcher in SLOW else 8)
     @given(data=st.data(), which=st.integers(2, 3))
     def same(data: st.DataObject, which: int) -> None:
         sent = data.draw(inputs(name))
@@ -266,7 +266,7 @@ def test_many_messages(dispatcher: str, tmp_path: Path) -> None:
 def test_memory(name: str) -> None:
     """Over the transport that is no socket, where the dispatcher needs none."""
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=10)
     @given(data=st.data())
     def same(data: st.DataObject) -> None:
         sent = data.draw(inputs("lines"))

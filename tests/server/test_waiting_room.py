@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tricorn import Admission, Kind, Reject, Server
-from tricorn.events import JobRefused
+from tricorn.events import JobFinished, JobRefused
 from tricorn.handlers import Lines, message
 from tricorn.ledger import Ledger
 from tricorn.observers import Observers
@@ -126,25 +126,25 @@ class Door:
         return request
 
 
-def made_full(max_waiting: int) -> tuple[Any, Gate, Ledger]:
+def made_full(max_waiting: int) -> tuple[Any, Gate]:
     """Its one place is a job's."""
-    ledger = Ledger(Observers())
     admission = Admission(1, max_waiting=max_waiting, max_wait=60, when_full=Reject(BUSY))
-    permits, gate = make_gate(admission, 1, ledger)
-    ledger.jobs[0] = SimpleNamespace()  # type: ignore[assignment]
+    permits, gate = make_gate(admission, 1, Ledger(Observers()))
     assert permits.take()
-    return permits, gate, ledger
+    gate.enters()
+    return permits, gate
 
 
 def test_two_threads_at_the_door() -> None:
     """Neither swap two of those who come nor let in one too many: accepting and keeping is one step."""
-    permits, gate, _ = made_full(max_waiting=1)
+    permits, gate = made_full(max_waiting=1)
     door: Any = Door("first", "second")
     other = threading.Thread(target=gate.turn, args=([door],))
     # With nothing to hold it up the other thread is through long before that, and has kept the second.
     door.meanwhile = lambda: (other.start(), other.join(0.2))
     gate.turn([door])
     other.join()
+    gate.leaves()
     permits.give()
     request: Any = gate.accept(door)[0]
     assert request.name == "first"
@@ -156,10 +156,10 @@ def test_two_threads_at_the_door() -> None:
 
 def test_a_thread_that_only_looks_takes_no_place() -> None:
     """It holds a permit while it looks for a request; nobody is turned away, or made to wait, for that."""
-    permits, gate, ledger = made_full(max_waiting=0)
-    ledger.jobs.clear()  # so the permit is of somebody who looks
+    permits, gate = made_full(max_waiting=0)
+    gate.leaves()  # so the permit is of somebody who looks
     door: Any = Door("first")
-    assert gate.turn([door])
+    assert not gate.turn([door])
     assert door.names == ["first"]
     permits.give()
     gate.close()
@@ -167,12 +167,34 @@ def test_a_thread_that_only_looks_takes_no_place() -> None:
 
 def test_a_place_comes_free_and_nobody_has_asked() -> None:
     """Whoever pulls is woken for who waits, also where no permit was asked for in vain."""
-    permits, gate, ledger = made_full(max_waiting=1)
+    permits, gate = made_full(max_waiting=1)
     door: Any = Door("first")
     gate.turn([door])
     job: Any = SimpleNamespace(kind=Kind.STREAM)
-    ledger.jobs.clear()
+    gate.leaves()
     permits.give()
     gate.left(job)
     assert wait_readable(gate.bell.fileno(), 0)
     gate.close()
+
+
+def test_the_door_is_minded_while_an_end_is_told(dial: Dial) -> None:
+    """A job has its place until whoever observes has been told of its end; meanwhile the policy goes on."""
+    told, go_on = threading.Event(), threading.Event()
+
+    def slowly(event: object) -> None:
+        if isinstance(event, JobFinished):
+            told.set()
+            assert go_on.wait(10)
+
+    admission = Admission(PLACES, when_full=Reject(BUSY))
+    with Server(LOCAL, ThreadPool(8), echo, admission=admission, observers=[slowly], log=False) as server:
+        server.start()
+        try:
+            inside = [dial(server) for _ in range(PLACES)]
+            assert [say_hello(client) for client in inside] == [b"hello\n"] * PLACES
+            inside[0].close()
+            assert told.wait(10)
+            assert dial(server).recv(100) == BUSY
+        finally:
+            go_on.set()

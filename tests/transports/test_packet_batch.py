@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tricorn import Server
+from tricorn import Admission, Drop, Server
 from tricorn.datagram import Datagram
 from tricorn.errors import ConfigurationError, IncompatibleParts, PeerRefused
 from tricorn.handlers import BaseRequestHandler, Lines, message
@@ -165,7 +165,7 @@ def test_truncated_ones_and_limits() -> None:
             assert listener.accept().data == b"1234"
             other.send(b"12345")
             packet = delivering.accept()
-            assert (packet.data, packet.truncated) == (b"1234", True)
+            assert (packet.data, packet.truncated, packet.full_length) == (b"1234", True, 5)
     finally:
         listener.close()
         delivering.close()
@@ -311,3 +311,67 @@ def test_values_that_cannot_work_with_a_unix_socket(options: dict[str, Any], tmp
     with pytest.raises(ConfigurationError, match="batch"):
         UnixDatagram(tmp_path / "server.sock", **options)
     assert UnixDatagram(tmp_path / "server.sock", batch=64, max_packet_size=2**20).in_batches
+
+
+def test_a_reply_from_another_thread_leaves_at_once() -> None:
+    """What is kept is the serving thread's; nobody need take another packet for the reply of a thread."""
+    (listener,) = UDP("127.0.0.1", 0, batch=8).listen()
+    try:
+        with sender(listener.address) as client:
+            client.send(b"a")
+            packet = listener.accept()
+            packet.reply(b"1")
+            other = threading.Thread(target=packet.reply, args=(b"2",))
+            other.start()
+            other.join()
+            assert client.recv(9) == b"2"
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            assert client.recv(9) == b"1"
+    finally:
+        listener.close()
+
+
+def test_a_reply_after_the_end() -> None:
+    """A handler that is left behind meets a closed socket, and not whoever has its descriptor by then."""
+    (listener,) = UDP("127.0.0.1", 0, batch=8).listen()
+    with sender(listener.address) as client:
+        client.send(b"a")
+        packet = listener.accept()
+        listener.close()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            packet.reply(b"1")
+
+
+def test_nobody_else_minds_the_door() -> None:
+    """A policy that turns packets away does so on the serving thread: a batch is for no other."""
+    admission = Admission(1, when_full=Drop())
+    for batch in (1, 8):
+        with Server(UDP("127.0.0.1", 0, batch=batch), Sync(), print, admission=admission) as server:
+            server.start()
+            assert (server._engine.intake._doorman is None) == (batch == 8)  # type: ignore[union-attr]
+
+
+def test_a_unix_name_without_a_nul_behind_it(tmp_path: Path) -> None:
+    """The longest there is, as C programs can have it; `socket` itself cannot reply to it."""
+    path = str(tmp_path / "server.sock")
+    (listener,) = UnixDatagram(path, batch=4).listen()
+    here = os.open(tmp_path, os.O_RDONLY)
+    name = f"/proc/self/fd/{here}/".ljust(108, "x")
+    raw = socket.AF_UNIX.to_bytes(2, "little") + name.encode()
+    try:
+        with unix_client(path, None) as client, unix_client(path, str(tmp_path / "other")) as other:
+            bind = ctypes.CDLL(None, use_errno=True).bind
+            assert bind(client.fileno(), raw, len(raw)) == 0, os.strerror(ctypes.get_errno())
+            client.send(b"a")
+            other.send(b"b")
+            packet = listener.accept()
+            assert packet.peer == name
+            packet.reply(b"A")
+            listener.accept().reply(b"B")
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            assert (client.recv(9), other.recv(9)) == (b"A", b"B")
+    finally:
+        os.close(here)
+        listener.close()

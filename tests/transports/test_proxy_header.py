@@ -230,7 +230,7 @@ def push_in_pieces(data, sizes):
     return reader, at, ""
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(data=st.data(), begins=headers, rest=st.binary(max_size=50))
 def test_whatever_comes_is_read_or_refused(data, begins, rest):
     """Never another error, never more kept than the bound, and the same in any pieces."""
@@ -245,7 +245,7 @@ def test_whatever_comes_is_read_or_refused(data, begins, rest):
         assert taken == taken_again
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=1, max_size=20))
 def test_what_cannot_begin_a_header_is_known_by_its_first_bytes(data):
     """`begins_header` says of a beginning what the reader will say of it."""
