@@ -134,7 +134,7 @@ class PacketBatch:
         #: To whom there are replies, which, and since when the first of them waits.
         self._waiting: list[Any] = []
         self._replies: list[bytes] = []
-        self._held_since = 0.0
+        self._held_since, self._sends = 0.0, False
         #: Replies that could not be sent: to whom, and why.
         self._lost: list[tuple[Any, int]] = []
         #: What Python calls who the kernel calls so; and where those bytes are, and how many.
@@ -252,14 +252,18 @@ class PacketBatch:
 
     def flush(self) -> None:
         """Send what waits.  Blocks for `ROOM_S` at most while there is no room."""
+        if self._sends:
+            return  # `close`, while a handler that was left behind is at it
         done, count, until = 0, len(self._waiting), monotonic() + ROOM_S
         try:
+            self._sends = True
             while done < count:
                 done = self._send_on(done, count, until)
         finally:  # what an interrupt has left is not sent twice
             self._lost += [(peer, errno.EINTR) for peer in self._waiting[done:count]]
             self._waiting.clear()
             self._replies.clear()
+            self._sends = False
 
     def _send_on(self, done: int, count: int, until: float) -> int:
         """Send as many as go at one go, or count one as lost; how many are done then."""
