@@ -27,7 +27,9 @@ from tricorn.errors import PeerRefused
 if TYPE_CHECKING:
     from tricorn.connection import Credentials
 
-__all__ = ["OF_AN_EARLIER_REPLY", "REPLY_WAIT_S", "Datagram", "cut", "take_packet", "too_long"]
+__all__ = [
+    "MOST_ERRORS", "OF_AN_EARLIER_REPLY", "REPLY_WAIT_S", "Datagram", "cut", "take_packet", "too_long", "turns_to_send",
+]  # fmt: skip
 
 #: Seconds that `Datagram.reply` waits for room.  A device empties a full buffer in milliseconds; only a Unix client
 #: that does not read takes longer, and must not hold the server up.
@@ -37,6 +39,8 @@ REPLY_WAIT_S = 1.0
 OF_AN_EARLIER_REPLY = frozenset(
     {errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETRESET}
 )
+#: How many of those are cleared away before it is said that nothing is pending.
+MOST_ERRORS = 64
 
 
 @define(eq=False)
@@ -169,7 +173,7 @@ class Datagram:
 
     def _send_when_there_is_room(self, data: bytes | bytearray | memoryview) -> int:
         try:
-            for _ in _turns(self.socket, Deadline.after(REPLY_WAIT_S)):
+            for _ in turns_to_send(self.socket, Deadline.after(REPLY_WAIT_S)):
                 with suppress(BlockingIOError):
                     return self._send(data)
             raise TimeoutError(errno.ETIMEDOUT, f"no room for the reply to {self.peer!r} within {REPLY_WAIT_S} s")
@@ -218,7 +222,7 @@ def too_long(max_packet_size: int, peer: object) -> PeerRefused:
     return PeerRefused(f"a packet longer than max_packet_size ({max_packet_size} bytes)", peer)
 
 
-def _turns(sock: _sockets.socket, deadline: Deadline) -> Iterator[None]:
+def turns_to_send(sock: _sockets.socket, deadline: Deadline) -> Iterator[None]:
     """Moments to try sending again, until ``deadline``.
 
     Our own buffer tells when it has room.  A Unix client's queue does not: the socket counts as writable all the while,

@@ -210,14 +210,14 @@ class ListenerIntake(Intake):
     def _starts(self, job: ServedJob) -> bool:
         gate, started = self._gate, False
         if gate is not None:
-            gate.enters()
+            gate.occupy()
         try:
             started = job.start()
         except MemoryError as error:
             job.refuse("out of memory", error)
         finally:
             if gate is not None and not started:
-                gate.leaves()
+                gate.vacate()
         if gate is not None and started and not self.service.permits.free:
             gate.filled()
             if self._doorman is not None:

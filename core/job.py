@@ -242,7 +242,7 @@ class ServedJob:
         gate = service.gate
         if self._started and status is not _ABANDONED:  # before the start the permit is the intake's
             if gate is not None:
-                gate.leaves()
+                gate.vacate()
             service.permits.give()
         if gate is not None:
             gate.left(self.request)

@@ -123,11 +123,11 @@ class Gate:
         """Every permit is a job's.  A thread that looks for a request holds one as well, for a moment, and is idle."""
         return not self._permits.free and len(self._inside) >= self._permits.capacity
 
-    def enters(self) -> None:
+    def occupy(self) -> None:
         """A permit is a job's from now on, also while the job is verified."""
         self._inside.append(None)
 
-    def leaves(self) -> None:
+    def vacate(self) -> None:
         """It is about to be given back."""
         self._inside.pop()
 

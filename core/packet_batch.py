@@ -14,19 +14,21 @@ import ctypes
 import errno
 import mmap
 import os
-import select
 import socket
 import sys
 from _thread import get_ident
 from array import array
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from tricorn.checks import refuse_option
-from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram, cut
+from tricorn.datagram import MOST_ERRORS, OF_AN_EARLIER_REPLY, REPLY_WAIT_S, Datagram, cut, turns_to_send
+from tricorn.deadline import Deadline
 from tricorn.errors import PeerRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from attrs import Attribute
 
 __all__ = ["MAX_BATCH", "PacketBatch", "batches_are_possible", "check_batch"]
@@ -37,11 +39,6 @@ MAX_BATCH = 1024
 MOST_MEMORY = 2**26
 #: Seconds that a reply waits at most for others to go with it, before the next packet is taken.
 HOLD_S = 0.001
-#: Seconds that sending waits for room; between two tries at least the first of these, at most the second: a Unix
-#: client's full queue does not tell when it has room.
-ROOM_S, PAUSES_S = 1.0, (0.001, 0.05)
-#: How many errors of earlier replies one `PacketBatch.take` clears away before it says that nothing is pending.
-_MOST_ERRORS = 64
 #: Packets of a batch after which is looked whether replies have waited for too long: a mask.
 _LOOK_EVERY = 3
 #: Senders whose addresses are kept in both forms.
@@ -51,8 +48,9 @@ _NAME_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 28, getattr(socket, "AF_UN
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 #: Bytes of the family, with which each begins; an address of a Unix client without a name has no more, if any.
 _FAMILY_BYTES = 2
-#: The sender of a packet from port 0.
+#: The sender of a packet from port 0; the end of the turns.
 _NOBODY: Any = object()
+_OVER = object()
 #: 64-bit words of a ``struct mmsghdr``, and which of its 32-bit words are ``msg_namelen`` and ``msg_len``.
 _WORDS, _NAME_LENGTH, _LENGTH = 8, 2, 14
 #: With MSG_TRUNC it says how long a packet was of which only the beginning fits: recv(2).
@@ -70,8 +68,9 @@ def batches_are_possible() -> bool:
     return known and ctypes.sizeof(ctypes.c_void_p) == 8 and sys.byteorder == "little"
 
 
-def check_batch(owner: Any, option: Attribute[int], value: int) -> None:
-    """attrs validator, behind `whole_number`, of a transport with ``max_packet_size``."""
+def check_batch(owner: Any, option: Attribute[int], value: int, *, asks_more: bool) -> None:
+    """For an attrs validator, behind `whole_number`, of a transport with ``max_packet_size``; ``asks_more``: it is to
+    tell more of a packet than its bytes."""
     if value == 1:
         return
     if not batches_are_possible():
@@ -79,6 +78,8 @@ def check_batch(owner: Any, option: Attribute[int], value: int) -> None:
     if value * owner.max_packet_size > MOST_MEMORY:
         most = max(1, MOST_MEMORY // owner.max_packet_size)
         refuse_option(owner, option.name, value, f"at most {most}, with max_packet_size={owner.max_packet_size}")
+    if asks_more:
+        refuse_option(owner, option.name, value, "1 where more than bytes is asked for")
 
 
 def _zeros(length: int) -> ctypes.Array[ctypes.c_char]:
@@ -135,6 +136,7 @@ class PacketBatch:
         self._waiting: list[Any] = []
         self._replies: list[bytes] = []
         self._held_since, self._sends = 0.0, False
+        self._turns: Iterator[None] | None = None
         #: Replies that could not be sent: to whom, and why.
         self._lost: list[tuple[Any, int]] = []
         #: What Python calls who the kernel calls so; and where those bytes are, and how many.
@@ -192,7 +194,7 @@ class PacketBatch:
 
     def _taken(self) -> int:
         """How many packets are in the buffers now.  Raises what recvfrom(2) raises."""
-        for _ in range(_MOST_ERRORS):
+        for _ in range(MOST_ERRORS):
             count: int = self._recvmmsg(self._socket.fileno(), self._in.address, self._count, _FLAGS, None)
             if count >= 0:
                 return count
@@ -231,10 +233,10 @@ class PacketBatch:
     def sendto(self, data: Any, address: Any, flagged_address: Any = None) -> int:
         """`socket.socket.sendto`; to who sent a packet, it leaves with others.  What is too long for that, or needs
         more, goes at once."""
-        place = self._places.get(address) if flagged_address is None else None
-        length = len(data)
-        if place is None or length > _MOST_BYTES or type(data) is not bytes or get_ident() != self._thread:
-            if get_ident() == self._thread:
+        ours, length = get_ident() == self._thread, len(data)
+        place = self._places.get(address) if ours and flagged_address is None else None
+        if place is None or length > _MOST_BYTES or type(data) is not bytes:
+            if ours:
                 self.flush()  # in their order
             rest = (address,) if flagged_address is None else (address, flagged_address)
             sent: int = self._socket.sendto(data, *rest)
@@ -251,26 +253,26 @@ class PacketBatch:
         return length
 
     def flush(self) -> None:
-        """Send what waits.  Blocks for `ROOM_S` at most while there is no room."""
+        """Send what waits.  Blocks for `REPLY_WAIT_S` at most while there is no room."""
         if self._sends:
             return  # `close`, while a handler that was left behind is at it
-        done, count, until = 0, len(self._waiting), monotonic() + ROOM_S
+        done, count, self._turns = 0, len(self._waiting), None
         try:
             self._sends = True
             while done < count:
-                done = self._send_on(done, count, until)
+                done = self._send_on(done, count)
         finally:  # what an interrupt has left is not sent twice
             self._lost += [(peer, errno.EINTR) for peer in self._waiting[done:count]]
             self._waiting.clear()
             self._replies.clear()
             self._sends = False
 
-    def _send_on(self, done: int, count: int, until: float) -> int:
+    def _send_on(self, done: int, count: int) -> int:
         """Send as many as go at one go, or count one as lost; how many are done then."""
-        told, pause = False, PAUSES_S[0]
+        told = False
         while True:
-            fd, at = self._socket.fileno(), self._out.address + done * 8 * _WORDS
-            sent: int = self._sendmmsg(fd, at, count - done, _DONT_WAIT)
+            at = self._out.address + done * 8 * _WORDS
+            sent: int = self._sendmmsg(self._socket.fileno(), at, count - done, _DONT_WAIT)
             if sent > 0:
                 return done + sent
             number = ctypes.get_errno()
@@ -279,12 +281,16 @@ class PacketBatch:
             if number in OF_AN_EARLIER_REPLY and not told:  # told once; a second time it is this one's own
                 told = True
                 continue
-            if number in (errno.EAGAIN, errno.ENOBUFS) and monotonic() < until:
-                _wait_for_room(fd, pause)
-                pause = min(2 * pause, PAUSES_S[1])
+            if number in (errno.EAGAIN, errno.ENOBUFS) and self._has_another_turn():
                 continue
             self._lost.append((self._waiting[done], number))
             return done + 1
+
+    def _has_another_turn(self) -> bool:
+        """After a wait; False once this `flush` has waited for so long that it is to go on without."""
+        if self._turns is None:
+            self._turns = turns_to_send(self._socket, Deadline.after(REPLY_WAIT_S))
+        return next(self._turns, _OVER) is not _OVER
 
     def close(self) -> None:
         """Send what waits; what a handler sends that is still there meets a socket that is closed."""
@@ -303,13 +309,3 @@ def _address(raw: bytes, family: int) -> Any:
         return (socket.inet_ntoa(raw[4:8]), port)
     flow, scope = int.from_bytes(raw[4:8], "big"), int.from_bytes(raw[24:28], sys.byteorder)
     return (socket.inet_ntop(socket.AF_INET6, raw[8:24]), port, flow, scope)
-
-
-def _wait_for_room(fd: int, pause: float) -> None:
-    """Until the socket says that there is room; for ``pause`` seconds if it says so at once and there is none."""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    began = monotonic()
-    poll.poll(PAUSES_S[1] * 1000)
-    if monotonic() - began < pause:
-        sleep(pause)

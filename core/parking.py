@@ -97,7 +97,7 @@ class ParkingLot:
                     self._accept()
             if self._accepting and self._intake.stopped:
                 self._accepting = False
-                self._poller.unregister(self._intake.fileno())  # it stays readable from now on
+                self._poller.unregister(intake)  # it stays readable from now on
 
     def end_all(self) -> None:
         """End what is parked, now."""

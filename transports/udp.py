@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from tricorn.checks import flag, host_name, optional, refuse_option, whole_number
 from tricorn.contracts import Kind, Listener, Transport
-from tricorn.datagram import OF_AN_EARLIER_REPLY, Datagram, cut
+from tricorn.datagram import MOST_ERRORS, OF_AN_EARLIER_REPLY, Datagram, cut
 from tricorn.errors import PeerRefused
 from tricorn.inet import SocketOption, open_inet_sockets, port_sharing_option
 from tricorn.listening import listening_errors
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from attrs import Attribute
 
 __all__ = ["UDP", "BatchListener", "UDPListener"]
-
-#: How many of those one `UDPListener.accept` clears away before it says that nothing is pending.
-_MOST_ERRORS = 64
 
 
 @frozen
@@ -102,13 +99,10 @@ class UDP(Transport):
 
     @batch.validator
     def _can_be_had(self, option: Attribute[int], value: int) -> None:
-        check_batch(self, option, value)
-        if value == 1:
-            return
-        if self.host in ("", "0.0.0.0", "::"):
+        if value > 1 and self.host in ("", "0.0.0.0", "::"):
             refuse_option(self, option.name, value, "1 where every interface is listened on; give one address")
-        if self.interfaces or self.timestamps or self.count_dropped or self.hop_limits:
-            refuse_option(self, option.name, value, "1 where more than bytes is asked for")
+        asks_more = self.interfaces or self.timestamps or self.count_dropped or self.hop_limits
+        check_batch(self, option, value, asks_more=asks_more)
 
     @reuse_port.validator
     def _possible(self, option: Attribute[bool], value: object) -> None:
@@ -198,7 +192,7 @@ class UDPListener(Listener):
                 if error.errno not in OF_AN_EARLIER_REPLY:
                     raise
                 errors += 1
-                if errors == _MOST_ERRORS:
+                if errors == MOST_ERRORS:
                     raise BlockingIOError(errno.EAGAIN, "only errors of earlier replies were pending") from error
         if packet.peer[1] == 0:
             raise PeerRefused("a packet from port 0, which can get no reply", packet.peer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field, frozen
 
-from tricorn.checks import flag, refuse_option, whole_number
+from tricorn.checks import flag, whole_number
 from tricorn.contracts import Kind, Listener, Transport
 from tricorn.datagram import Datagram, take_packet
 from tricorn.listening import listening_errors
@@ -99,9 +99,7 @@ class UnixDatagram(Transport):
 
     @batch.validator
     def _can_be_had(self, option: Attribute[int], value: int) -> None:
-        check_batch(self, option, value)
-        if value > 1 and (self.timestamps or self.credentials):
-            refuse_option(self, option.name, value, "1 where more than bytes is asked for")
+        check_batch(self, option, value, asks_more=self.timestamps or self.credentials)
 
     def listen(self) -> tuple[UnixDatagramListener]:
         """Bind.
@@ -121,12 +119,13 @@ class UnixDatagram(Transport):
                 deliver_truncated=self.deliver_truncated,
                 bound=path,
             )
+            limits = (self.max_packet_size, self.deliver_truncated)
+            listener = UnixDatagramListener(sock, path, file, *limits, reader)
+            if self.in_batches:
+                batch = PacketBatch(sock, path, self.batch, limits[0], deliver_truncated=limits[1])
+                listener = UnixDatagramBatchListener(sock, path, file, *limits, batch=batch)
             undo.pop_all()
-        limits = (self.max_packet_size, self.deliver_truncated)
-        if self.in_batches:
-            batch = PacketBatch(sock, path, self.batch, self.max_packet_size, deliver_truncated=self.deliver_truncated)
-            return (UnixDatagramBatchListener(sock, path, file, *limits, batch=batch),)
-        return (UnixDatagramListener(sock, path, file, *limits, reader),)
+        return (listener,)
 
 
 @define(eq=False)

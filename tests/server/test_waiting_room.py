@@ -131,7 +131,7 @@ def made_full(max_waiting: int) -> tuple[Any, Gate]:
     admission = Admission(1, max_waiting=max_waiting, max_wait=60, when_full=Reject(BUSY))
     permits, gate = make_gate(admission, 1, Ledger(Observers()))
     assert permits.take()
-    gate.enters()
+    gate.occupy()
     return permits, gate
 
 
@@ -144,7 +144,7 @@ def test_two_threads_at_the_door() -> None:
     door.meanwhile = lambda: (other.start(), other.join(0.2))
     gate.turn([door])
     other.join()
-    gate.leaves()
+    gate.vacate()
     permits.give()
     request: Any = gate.accept(door)[0]
     assert request.name == "first"
@@ -157,7 +157,7 @@ def test_two_threads_at_the_door() -> None:
 def test_a_thread_that_only_looks_takes_no_place() -> None:
     """It holds a permit while it looks for a request; nobody is turned away, or made to wait, for that."""
     permits, gate = made_full(max_waiting=0)
-    gate.leaves()  # so the permit is of somebody who looks
+    gate.vacate()  # so the permit is of somebody who looks
     door: Any = Door("first")
     assert not gate.turn([door])
     assert door.names == ["first"]
@@ -171,7 +171,7 @@ def test_a_place_comes_free_and_nobody_has_asked() -> None:
     door: Any = Door("first")
     gate.turn([door])
     job: Any = SimpleNamespace(kind=Kind.STREAM)
-    gate.leaves()
+    gate.vacate()
     permits.give()
     gate.left(job)
     assert wait_readable(gate.bell.fileno(), 0)
